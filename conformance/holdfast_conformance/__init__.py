@@ -1,0 +1,1 @@
+"""The Holdfast conformance suite."""

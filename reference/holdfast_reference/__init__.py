@@ -1,0 +1,1 @@
+"""The Holdfast reference server and client."""
