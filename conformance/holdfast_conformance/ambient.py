@@ -1,0 +1,391 @@
+"""Ambient checks: what must hold for every frame of every check, whatever that check is about.
+
+One `Watch` follows one connection in both directions; all of a run report to one `Ambient`. Each rule is tied
+to its requirement and counts its occasions, because a rule that nothing exercised has not been passed. A
+broken rule is reported as a failure of the rule, with the timeline of the check in which it was seen.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import registry, schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .expect import Frame
+    from .journal import Journal
+    from .verdict import Line
+
+__all__ = ["RULES", "Ambient", "Rule", "Watch"]
+
+TERMINAL = ("result", "error")
+
+NEVER_SENT = (1005, 1006, 1015)
+
+RFC6455_CODES = (1002, 1003, 1007, 1009, 1010, 1011)
+"""Codes with which the WebSocket layer of a server may close by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ambient check: an id like any check's, the requirement that it judges, and its title."""
+
+    id: str
+    requirement: str
+    title: str
+
+
+RULES: dict[str, Rule] = {
+    rule.id: rule
+    for rule in (
+        Rule("trn/every-message-is-text", "TRN-06", "Every message of the server is one text message."),
+        Rule(
+            "trn/no-reserved-close-codes",
+            "TRN-16",
+            "No close frame of the server carries 1005, 1006 or 1015.",
+        ),
+        Rule("trn/nothing-after-close", "TRN-17", "Nothing follows the server's close frame."),
+        Rule("env/frames-match-schema", "ENV-01", "Every frame of the server fits the schema of its type."),
+        Rule("env/plain-integers", "ENV-02", "The ids of the server are written as plain digits."),
+        Rule("env/no-duplicate-names", "ENV-03", "No object of the server has two members of one name."),
+        Rule("ses/one-welcome", "SES-06", "There is exactly one welcome on a connection."),
+        Rule("ses/nothing-before-welcome", "SES-07", "The server's first frame is welcome."),
+        Rule(
+            "ses/only-asked-profiles",
+            "SES-09",
+            "Welcome lists only profiles that were asked for and have their needs.",
+        ),
+        Rule("ses/profiles-listed-once", "SES-10", "Welcome lists no profile twice, and never core."),
+        Rule("ses/conn-is-unique", "SES-11", "No two connections have the same conn."),
+        Rule("ses/one-ping-per-interval", "SES-31", "There is at most one ping per heartbeat interval."),
+        Rule(
+            "ses/pong-echoes-t",
+            "SES-35",
+            "Each pong carries the t of a ping that is still unanswered, or none.",
+        ),
+        Rule("rpc/nothing-after-terminal", "RPC-02", "No frame follows the terminal of its exchange."),
+        Rule("rpc/only-known-ids", "RPC-03", "Every id of the server was used by the client before."),
+        Rule("rpc/chunks-only-when-asked", "RPC-20", "Chunks come only on requests with stream:true."),
+        Rule("sub/one-open", "SUB-01", "Each subscription opens at most once."),
+        Rule("sub/nothing-before-open", "SUB-02", "No event or gap comes before open."),
+        Rule("sub/event-names-its-channel", "SUB-10", "The channel on an event is the one subscribed to."),
+        Rule(
+            "sub/pattern-event-has-channel",
+            "SUB-24",
+            "Each event of a pattern subscription names its channel.",
+        ),
+        Rule(
+            "del/no-two-gaps-in-a-row",
+            "DEL-04",
+            "Between two overflow gaps of a subscription there is an event.",
+        ),
+        Rule("del/no-held", "DEL-16", "No pong carries held."),
+        Rule("err/known-codes", "ERR-01", "Every error code is of the table or private."),
+        Rule("err/retry-when-retryable", "ERR-02", "Retryable codes carry retry_ms."),
+        Rule("err/close-codes", "ERR-07", "The server closes with a code that the table gives to servers."),
+        Rule("err/close-reason", "ERR-08", "The reason of a close frame is the name of its code."),
+        Rule("lim/limits-present", "LIM-01", "Welcome advertises every limit of the session's profiles."),
+        Rule("lim/max-frame-floor", "LIM-04", "The advertised max_frame is at least 4096."),
+        Rule("lim/frames-fit", "LIM-05", "No frame of the server exceeds max_frame of either side."),
+        Rule(
+            "ver/only-negotiated",
+            "VER-07",
+            "The server sends no type or member of a profile that is not in force.",
+        ),
+        Rule("sec/no-token-leaks", "SEC-07", "No frame or close reason holds a token of the client."),
+    )
+}
+
+
+@dataclass(slots=True)
+class Violation:
+    """One time that a rule was broken: how, in which check, and what led to it."""
+
+    message: str
+    check: str
+    timeline: tuple[Line, ...]
+
+
+@dataclass(slots=True)
+class Ambient:
+    """The ledger of a run: for each rule its occasions and its first violations."""
+
+    occasions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
+    violations: dict[str, list[Violation]] = field(default_factory=dict)
+    conns: set[object] = field(default_factory=set)
+
+    def watch(self, check: str, journal: Journal, mask: Callable[[str], str]) -> Watch:
+        """Return a watch for one new connection of a check."""
+        return Watch(self, check, journal, mask)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known about one exchange: the frame that started it, and how far it got."""
+
+    sent: Mapping[str, object]
+    opened: bool = False
+    ended: bool = False
+    gap_was_last: bool = False
+
+
+class Watch:
+    """Follows one connection; every method is told of one thing that passed, in order."""
+
+    def __init__(self, ambient: Ambient, check: str, journal: Journal, mask: Callable[[str], str]) -> None:
+        self._ambient = ambient
+        self._check = check
+        self._journal = journal
+        self._mask = mask
+        self._tables = registry.published()
+        self._exchanges: dict[object, _Seen] = {}
+        self._hello: Mapping[str, object] = {}
+        self._welcome: Mapping[str, object] | None = None
+        self._profiles: frozenset[str] = frozenset()
+        self._frame_limit = 0
+        self._pings: list[object] = []
+        self._last_ping = float("-inf")
+        self._interval = 0.0
+        self._tokens: set[str] = set()
+        self._entry = 0
+
+    # What we send
+
+    def fault_of_ours(self, frame: Mapping[str, object]) -> str | None:
+        """Return why a frame that a check means to be good is not, or None."""
+        return schemas.fault(frame)
+
+    def sent(self, text: str) -> None:
+        """Remember a text message of ours, however odd."""
+        try:
+            frame = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(frame, dict):
+            return
+        match frame.get("type"):
+            case "hello":
+                self._hello = frame
+                auth = frame.get("auth")
+                self._token(auth.get("token") if isinstance(auth, dict) else None)
+            case "ping":
+                self._pings.append(frame.get("t"))
+            case "auth":
+                self._token(frame.get("token"))
+        id = frame.get("id")
+        if isinstance(id, int) and frame.get("type") not in ("hello", "ping", "pong", "cancel", "ack"):
+            self._exchanges.setdefault(id, _Seen(frame))
+
+    def _token(self, token: object) -> None:
+        if isinstance(token, str) and len(token) >= 4:
+            self._tokens.add(token)
+
+    # What we receive
+
+    def received_binary(self, entry: int) -> None:
+        """Judge a binary message."""
+        self._entry = entry
+        self._judge("trn/every-message-is-text", False, "a binary message came")
+
+    def received_garbage(self, entry: int, problem: str) -> None:
+        """Judge bytes that are no message, or a message that is no JSON."""
+        self._entry = entry
+        rule = "env/no-duplicate-names" if "twice" in problem else "trn/every-message-is-text"
+        self._judge(rule, False, problem)
+
+    def received_close(self, entry: int, code: int, reason: str) -> None:
+        """Judge a close frame; 1005 stands for one without a code."""
+        self._entry = entry
+        # 1005 is what the parser says for an empty close frame, so it cannot be told from a written one here.
+        self._judge(
+            "trn/no-reserved-close-codes", code not in NEVER_SENT[1:], f"the close frame carries {code}"
+        )
+        names = self._tables.server_closes
+        known = code in names or code in RFC6455_CODES or 4000 <= code <= 4999 or 3000 <= code <= 3999
+        self._judge("err/close-codes", known or code == 1005, f"{code} is not a code for servers")
+        if code in names and 4000 <= code <= 4999:
+            self._judge(
+                "err/close-reason",
+                reason == names[code],
+                f"{code} has the reason {reason!r}, not {names[code]!r}",
+            )
+        self._leaks(reason)
+
+    def after_close(self, entry: int) -> None:
+        """Judge anything that follows the server's close frame."""
+        self._entry = entry
+        self._judge("trn/nothing-after-close", False, "bytes follow the close frame")
+
+    def received(self, frame: Frame) -> None:
+        """Judge one text message that is JSON."""
+        self._entry = frame.entry
+        body = frame.body
+        self._judge("trn/every-message-is-text", True, "")
+        problem = schemas.fault(body) if body else "not a JSON object"
+        self._judge("env/frames-match-schema", problem is None, f"{problem}")
+        self._judge("env/no-duplicate-names", True, "")
+        if "id" in body:
+            self._judge("env/plain-integers", not isinstance(body["id"], float), f"the id is {body['id']!r}")
+        self._leaks(frame.text)
+        if self._welcome is None:
+            self._judge("ses/nothing-before-welcome", frame.type == "welcome", f"the first frame is {frame}")
+        if problem is not None:
+            return
+        size = len(frame.text) if frame.text.isascii() else len(frame.text.encode())
+        if self._frame_limit:
+            self._judge(
+                "lim/frames-fit", size <= self._frame_limit, f"{size} bytes, {self._frame_limit} allowed"
+            )
+        self._negotiated(body)
+        match body["type"]:
+            case "welcome":
+                self._on_welcome(body)
+            case "pong":
+                self._on_pong(body)
+            case "ping":
+                self._on_ping(frame)
+            case "result" | "error" | "chunk" | "open" | "event" | "gap":
+                self._on_exchange(frame)
+
+    def _on_welcome(self, body: Mapping[str, object]) -> None:
+        self._judge("ses/one-welcome", self._welcome is None, "a second welcome")
+        self._welcome = body
+        listed = _strings(body.get("profiles"))
+        self._profiles = frozenset(listed)
+        asked = set(_strings(self._hello.get("profiles")))
+        unmet = [
+            p
+            for p in listed
+            if p not in asked or not self._tables.needs.get(p, frozenset()) <= self._profiles
+        ]
+        self._judge(
+            "ses/only-asked-profiles", not unmet, f"{unmet} were not asked for, or lack what they need"
+        )
+        twice = len(listed) != len(self._profiles) or "core" in listed
+        self._judge("ses/profiles-listed-once", not twice, f"profiles are {listed}")
+        conn = body.get("conn")
+        self._judge(
+            "ses/conn-is-unique",
+            conn not in self._ambient.conns,
+            f"another connection has conn {conn!r}, too",
+        )
+        self._ambient.conns.add(conn)
+        limits = body.get("limits")
+        limits = limits if isinstance(limits, dict) else {}
+        in_force = {"core", *self._profiles}
+        missing = [
+            k
+            for k, (profile, always) in self._tables.limits.items()
+            if always and profile in in_force and k not in limits
+        ]
+        self._judge("lim/limits-present", not missing, f"welcome lacks {missing}")
+        max_frame = limits.get("max_frame")
+        if isinstance(max_frame, int):
+            self._judge("lim/max-frame-floor", max_frame >= 4096, f"max_frame is {max_frame}")
+            ours = self._hello.get("limits")
+            lowered = ours.get("max_frame") if isinstance(ours, dict) else None
+            self._frame_limit = min(max_frame, lowered) if isinstance(lowered, int) else max_frame
+        heartbeat = body.get("heartbeat")
+        interval = heartbeat.get("interval_ms") if isinstance(heartbeat, dict) else None
+        self._interval = interval / 1000 if isinstance(interval, (int, float)) else 0.0
+
+    def _on_pong(self, body: Mapping[str, object]) -> None:
+        t = body.get("t")
+        asked = t in self._pings
+        self._judge("ses/pong-echoes-t", asked, f"no unanswered ping has t {t!r}")
+        if asked:
+            self._pings.remove(t)
+        if not self._profiles & {"ack", "history"}:
+            self._judge("del/no-held", "held" not in body, "the pong carries held")
+
+    def _on_ping(self, frame: Frame) -> None:
+        # Half an interval, because the network may delay one ping and not the next.
+        early = frame.at - self._last_ping < self._interval / 2
+        self._judge("ses/one-ping-per-interval", not early, "two pings within half an interval")
+        self._last_ping = frame.at
+
+    def _on_exchange(self, frame: Frame) -> None:
+        id, type = frame.get("id"), frame.type
+        seen = self._exchanges.get(id)
+        self._judge("rpc/only-known-ids", seen is not None, f"the id {id} was never used")
+        if seen is None:
+            return
+        self._judge("rpc/nothing-after-terminal", not seen.ended, f"{frame}, which had ended")
+        match type:
+            case "result" | "error":
+                seen.ended = True
+                if type == "error":
+                    self._on_error(frame)
+            case "chunk":
+                asked = seen.sent.get("stream") is True
+                self._judge("rpc/chunks-only-when-asked", asked, "a chunk on a request without stream:true")
+            case "open":
+                self._judge("sub/one-open", not seen.opened, f"a second {frame}")
+                seen.opened = True
+            case "event" | "gap":
+                self._judge("sub/nothing-before-open", seen.opened, f"{frame} before its open")
+                self._on_delivery(frame, seen)
+
+    def _on_delivery(self, frame: Frame, seen: _Seen) -> None:
+        if frame.type == "gap":
+            if frame.get("reason") == "overflow":
+                self._judge(
+                    "del/no-two-gaps-in-a-row", not seen.gap_was_last, f"a second {frame} without an event"
+                )
+                seen.gap_was_last = True
+            return
+        seen.gap_was_last = False
+        channel = frame.get("channel")
+        if "pattern" in seen.sent:
+            self._judge("sub/pattern-event-has-channel", channel is not None, f"{frame} names no channel")
+        elif channel is not None:
+            subscribed = seen.sent.get("channel")
+            self._judge(
+                "sub/event-names-its-channel", channel == subscribed, f"{channel!r} instead of {subscribed!r}"
+            )
+
+    def _on_error(self, frame: Frame) -> None:
+        error = frame.get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        if not isinstance(error, dict) or not isinstance(code, str):
+            return
+        self._judge(
+            "err/known-codes", code in self._tables.retry or "." in code, f"{code!r} is not in the table"
+        )
+        if self._tables.retry.get(code):
+            self._judge("err/retry-when-retryable", "retry_ms" in error, f"{code!r} without retry_ms")
+
+    def _negotiated(self, body: Mapping[str, object]) -> None:
+        type = str(body["type"])
+        in_force = self._profiles | {"core"}
+        if type == "welcome":
+            in_force = in_force | set(_strings(body.get("profiles")))
+        profile = self._tables.profile_of.get(type, "core")
+        foreign = [] if profile in in_force else [type]
+        for name in body:
+            owner = self._tables.fields.get((type, name)) or self._tables.fields.get(("*", name))
+            if owner is not None and owner not in in_force and name != "cursor":
+                foreign.append(name)
+        self._judge("ver/only-negotiated", not foreign, f"{foreign} belong to profiles that are not in force")
+
+    def _leaks(self, text: str) -> None:
+        if self._tokens:
+            leaked = any(token in text for token in self._tokens)
+            self._judge("sec/no-token-leaks", not leaked, "the text holds a token of the client")
+
+    def _judge(self, rule: str, holds: bool, problem: str) -> None:
+        self._ambient.occasions[rule] += 1
+        if holds:
+            return
+        found = self._ambient.violations.setdefault(rule, [])
+        if len(found) < 5:
+            lines = self._journal.lines(self._mask, self._entry)
+            found.append(Violation(self._mask(problem), self._check, lines))
+
+
+def _strings(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -1,0 +1,58 @@
+"""What all checks of one run share: the target, the clocks, the ledgers, and what the server was found to
+offer.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .ambient import Ambient
+from .clock import Clock
+
+if TYPE_CHECKING:
+    from .dial import Endpoint
+    from .requirements import Requirements
+    from .target import Target
+
+__all__ = ["PROFILES", "Bench"]
+
+PROFILES = ("rpc", "pubsub", "pattern", "fence")
+"""The profiles that the suite can judge; what `hello` asks for unless a check says otherwise."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """The surroundings of every check of one run.
+
+    Attributes:
+        offered: the profiles that `welcome` listed when hello asked for all of `PROFILES`.
+        limits: the `limits` of that welcome.
+        refusals: for each profile that is not offered, why its absence is doubtful; "" when a probe confirmed
+            it.
+        intrusive: whether floods and stalls are allowed although the target is not on loopback.
+        spawned: whether this run started the target.
+    """
+
+    target: Target
+    endpoint: Endpoint
+    requirements: Requirements
+    clock: Clock = field(default_factory=Clock)
+    ambient: Ambient = field(default_factory=Ambient)
+    seed: int = 0
+    offered: frozenset[str] = frozenset()
+    limits: dict[str, object] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    intrusive: bool = False
+    spawned: bool = False
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.run_id = self.run_id or f"{random.SystemRandom().getrandbits(32):08x}"
+
+    def random(self, check_id: str) -> random.Random:
+        """Return the random numbers of one check: the same for the same seed, whatever the order of
+        checks.
+        """
+        return random.Random(f"{self.seed}/{check_id}")

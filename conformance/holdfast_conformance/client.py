@@ -1,0 +1,457 @@
+"""The raw peer: one WebSocket connection to the target that sends any bytes and helps nobody.
+
+The handshake is h11's, what the server sends is parsed by wsproto, what we send is written by `frames`. A
+peer works on any `trio.abc.Stream`. It keeps everything it received, in order, with the time; it answers
+WebSocket pings, the close handshake and Holdfast heartbeats, each of which can be turned off. It knows JSON
+and the type of a frame, and nothing else of the protocol: judging belongs to the checks and to `ambient`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.extensions import PerMessageDeflate
+
+from .expect import AuthorError, Expectation, Frame, contains
+from .frames import Opcode, close_payload, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsproto.extensions import Extension
+
+    from .ambient import Watch
+    from .clock import Clock
+    from .journal import Journal
+
+__all__ = ["Closure", "Peer", "Response", "dumps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The target's answer to a handshake; `headers` have lower-case names."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """Return the value of the first header of that name (lower case), or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """How a connection ended, seen from our end.
+
+    `code` is that of the target's close frame: 1005 when the frame had none, None when no close frame came.
+    `how` is `frame`, `eof`, `reset`, `garbage` (not WebSocket) or `local` (we let go).
+    """
+
+    how: str
+    code: int | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        match self.how:
+            case "frame":
+                return f"closed with {self.code}" + (f" ({self.reason})" if self.reason else "")
+            case "eof":
+                return "ended without a close frame"
+            case "reset":
+                return "reset"
+            case "garbage":
+                return f"unreadable ({self.reason})"
+        return "closed by the suite"
+
+
+class Peer:
+    """One open WebSocket connection, owned by the check.
+
+    Attributes:
+        name: how the timeline calls it.
+        frames: every message received so far, oldest first.
+        closure: how the connection ended, None while it lives.
+        pongs: payloads of the WebSocket pongs received.
+        answer_pings, answer_close, answer_heartbeats: set to False to leave the target without an answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stream: trio.abc.Stream,
+        response: Response,
+        *,
+        trailing: bytes,
+        clock: Clock,
+        journal: Journal,
+        watch: Watch,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.name = name
+        self.response = response
+        self.clock = clock
+        self.frames: list[Frame] = []
+        self.closure: Closure | None = None
+        self.finished = trio.Event()
+        self.pongs: list[bytes] = []
+        self.expectations: list[Expectation] = []
+        self.answer_pings = True
+        self.answer_close = True
+        self.answer_heartbeats = True
+        self.last_received = trio.current_time()
+        self._journal = journal
+        self._watch = watch
+        self._nursery = nursery
+        self._stream = stream
+        self._extensions = _extensions(response)
+        self._parser = Connection(ConnectionType.CLIENT, self._extensions, trailing)
+        self._arrivals = trio.lowlevel.ParkingLot()
+        self._text_parts: list[str] = []
+        self._pending: list[bytes] = []
+        self._writing = False
+        self._torn = False
+        self._reading = trio.Event()
+        self._reading.set()
+        self._read_scope: trio.CancelScope | None = None
+        self._chunk, self._pace = 65536, 0.0
+        nursery.start_soon(self._read)
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that the target selected."""
+        return self.response.header("sec-websocket-protocol")
+
+    # Expecting
+
+    def receives(self, type: str, **fields: object) -> Expectation:
+        """Expect a frame of this type whose members contain `fields` (objects are compared member by
+        member).
+        """
+        shown = f'"{type}"' + (f" with {dumps(fields)}" if fields else "")
+        wanted = {"type": type, **fields}
+        return Expectation(self, f"{shown} at {self.name}", lambda frame: contains(frame.body, wanted))
+
+    def receives_any(self) -> Expectation:
+        """Expect any message but the target's own heartbeat `ping`; with `t.must_not`: expect silence."""
+        return Expectation(self, f"a message at {self.name}", lambda frame: frame.type != "ping")
+
+    def find(self, type: str) -> list[Frame]:
+        """Return every frame of this type received so far, whether an expectation took it or not."""
+        return [frame for frame in self.frames if frame.type == type]
+
+    # Sending
+
+    async def send(self, frame: Mapping[str, object], *, malformed: bool = False) -> None:
+        """Send one object as a text message.
+
+        Args:
+            frame: the object; must satisfy the schema of its type.
+            malformed: the frame is meant to break its schema, so it is not validated.
+        """
+        await self.pipeline(frame, malformed=malformed)
+
+    async def send_text(self, text: str) -> None:
+        """Send one text message exactly as given; lone surrogates are not possible, write them as escapes."""
+        await self._write(self._text(text, malformed=True))
+
+    async def send_bytes(self, payload: bytes) -> None:
+        """Send one binary message."""
+        await self.send_frame(Opcode.BINARY, payload)
+
+    async def send_frame(
+        self,
+        opcode: int,
+        payload: bytes,
+        *,
+        fin: bool = True,
+        rsv: int = 0,
+        masked: bool = True,
+        declared_length: int | None = None,
+    ) -> None:
+        """Send one WebSocket frame with any header; see `frames.encode`."""
+        raw = encode(opcode, payload, fin=fin, rsv=rsv, masked=masked, declared_length=declared_length)
+        self._note_sent(opcode, payload, fin)
+        await self._write(raw)
+
+    async def send_fragments(self, text: str | bytes, pieces: int) -> None:
+        """Send one text message as `pieces` WebSocket frames of nearly equal size; characters may be cut in
+        two.
+        """
+        payload = text.encode() if isinstance(text, str) else text
+        self._journal.add(self.name, "→", payload.decode("utf-8", "replace") + f"  (in {pieces} fragments)")
+        self._watch.sent(payload.decode("utf-8", "replace"))
+        cuts = [len(payload) * i // pieces for i in range(pieces + 1)]
+        await self._write(
+            b"".join(
+                encode(
+                    Opcode.CONTINUATION if i else Opcode.TEXT,
+                    payload[cuts[i] : cuts[i + 1]],
+                    fin=i == pieces - 1,
+                )
+                for i in range(pieces)
+            )
+        )
+
+    async def send_raw_bytes(self, data: bytes) -> None:
+        """Write bytes to the connection as they are, without any framing."""
+        self._journal.add(self.name, "→", data)
+        await self._write(data)
+
+    async def pipeline(self, *frames: Mapping[str, object] | str | bytes, malformed: bool = False) -> None:
+        """Send several frames in one write, so that they share TCP segments where they fit.
+
+        Args:
+            frames: objects (validated unless `malformed`), text messages, or ready bytes of `frames.encode`.
+        """
+        out = bytearray()
+        for frame in frames:
+            if isinstance(frame, bytes):
+                self._journal.add(self.name, "→", frame)
+                out += frame
+            elif isinstance(frame, str):
+                out += self._text(frame, malformed=True)
+            else:
+                if not malformed and (fault := self._watch.fault_of_ours(frame)):
+                    raise AuthorError(
+                        f"the check sends a {frame.get('type')!r} frame that breaks its schema: {fault}"
+                    )
+                out += self._text(dumps(frame), malformed=malformed)
+        await self._write(bytes(out))
+
+    async def send_split(self, frame: Mapping[str, object] | str, size: int = 1) -> None:
+        """Send one text message in separate writes of `size` bytes each, cutting through the WebSocket header
+        too.
+        """
+        raw = self._text(frame if isinstance(frame, str) else dumps(frame), malformed=True)
+        for start in range(0, len(raw), size):
+            await self._write(raw[start : start + size])
+            await trio.lowlevel.checkpoint()
+
+    # The connection itself
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Send a close frame; the target's answer ends up in `closure`."""
+        await self.send_frame(Opcode.CLOSE, close_payload(code, reason))
+
+    async def half_close(self) -> None:
+        """Close our sending direction (FIN) and keep reading."""
+        self._journal.add(self.name, "·", "half-closed")
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+        else:
+            raise AuthorError("half_close needs a stream without TLS")
+
+    async def abort(self) -> None:
+        """Cut the connection without any goodbye: a reset on TCP."""
+        self._journal.add(self.name, "·", "aborted")
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if isinstance(stream, trio.SocketStream):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._end(Closure("local"))
+        await trio.aclose_forcefully(stream)
+
+    async def leave(self) -> None:
+        """Say goodbye without waiting for an answer and let go of the connection; what every check ends
+        with.
+        """
+        if self.closure is None and not self._writing and not self._torn:
+            with trio.move_on_after(0.2):
+                await self._write(encode(Opcode.CLOSE, close_payload(1000)))
+        self._end(Closure("local"))
+        await trio.aclose_forcefully(self._stream)
+
+    def pause_reading(self) -> None:
+        """Stop taking bytes from the socket, so that the target's writes back up."""
+        self._journal.add(self.name, "·", "stops reading")
+        self._reading = trio.Event()
+        if self._read_scope is not None:
+            self._read_scope.cancel()
+
+    def resume_reading(self) -> None:
+        """Take bytes again after `pause_reading`."""
+        self._journal.add(self.name, "·", "reads again")
+        self._reading.set()
+
+    def throttle(self, chunk: int, every: float) -> None:
+        """Read at most `chunk` bytes every `every` seconds; `throttle(65536, 0)` is full speed."""
+        self._chunk, self._pace = chunk, every
+
+    async def arrival(self) -> None:
+        """Wait until something new was received or the connection ended."""
+        await self._arrivals.park()
+
+    async def wait_closed(self) -> Closure:
+        """Wait, without a limit, until the connection has ended, and say how."""
+        while self.closure is None:
+            await self.arrival()
+        return self.closure
+
+    # Inside
+
+    def _text(self, text: str, *, malformed: bool) -> bytes:
+        self._journal.add(self.name, "→", text)
+        self._watch.sent(text)
+        return encode(Opcode.TEXT, text.encode())
+
+    def _note_sent(self, opcode: int, payload: bytes, fin: bool) -> None:
+        if opcode == Opcode.TEXT and fin:
+            text = payload.decode("utf-8", "replace")
+            self._journal.add(self.name, "→", text)
+            self._watch.sent(text)
+        elif opcode == Opcode.CLOSE:
+            code = int.from_bytes(payload[:2], "big") if len(payload) > 1 else None
+            self._journal.add(self.name, "→", f"close {code if code is not None else '(no code)'}")
+        else:
+            known = opcode in Opcode._value2member_map_
+            name = Opcode(opcode).name.lower() if known else f"opcode {opcode}"
+            self._journal.add(
+                self.name, "→", f"{name} {payload[:40].hex(' ')} ({len(payload)} bytes, fin={fin})"
+            )
+
+    async def _write(self, data: bytes) -> None:
+        """Write bytes; when another task is writing it takes them along, so that frames never interleave.
+
+        A target that is gone is not an error here: the reader finds out how it left.
+        """
+        if self._torn:
+            return
+        self._pending.append(data)
+        if self._writing:
+            return
+        self._writing = True
+        self._torn = True  # until the write went through: after half a frame nothing sensible can follow
+        try:
+            while self._pending:
+                chunk = b"".join(self._pending)
+                self._pending.clear()
+                await self._stream.send_all(chunk)
+            self._torn = False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._pending.clear()
+        finally:
+            self._writing = False
+
+    async def _read(self) -> None:
+        self._parse()
+        while True:
+            await self._reading.wait()
+            data = None
+            try:
+                with trio.CancelScope() as self._read_scope:
+                    data = await self._stream.receive_some(self._chunk)
+            except trio.BrokenResourceError:
+                self._end(Closure("reset"))
+            except trio.ClosedResourceError:
+                self._end(Closure("local"))
+            if self._stream_over(data):
+                return
+            if data:
+                self.last_received = trio.current_time()
+                if self._parser.state is ConnectionState.OPEN:
+                    self._parser.receive_data(bytes(data))
+                    self._parse()
+                elif self.closure is not None and self.closure.how == "frame":
+                    self._watch.after_close(self._journal.add(self.name, "←", bytes(data)))
+            if self._pace:
+                await trio.sleep(self._pace)
+
+    def _stream_over(self, data: bytes | bytearray | None) -> bool:
+        if data == b"":
+            self._end(Closure("eof"))
+        if data == b"" or (self.closure is not None and self.closure.how in ("reset", "local", "garbage")):
+            self.finished.set()
+            return True
+        return False
+
+    def _parse(self) -> None:
+        for event in self._parser.events():
+            match event:
+                case TextMessage():
+                    self._text_parts.append(event.data)
+                    if event.message_finished:
+                        text = "".join(self._text_parts)
+                        self._text_parts.clear()
+                        self._received(text)
+                case BytesMessage():
+                    self._watch.received_binary(self._journal.add(self.name, "←", bytes(event.data)))
+                case Ping():
+                    if self.answer_pings:
+                        self._nursery.start_soon(self._write, encode(Opcode.PONG, bytes(event.payload)))
+                case Pong():
+                    self.pongs.append(bytes(event.payload))
+                case CloseConnection():
+                    self._close_received(event)
+        self._arrivals.unpark_all()
+
+    def _received(self, text: str) -> None:
+        entry = self._journal.add(self.name, "←", text)
+        try:
+            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            self._watch.received_garbage(entry, f"not I-JSON: {error}")
+            value = None
+        body = value if isinstance(value, dict) else {}
+        frame = Frame(trio.current_time(), text, body, entry)
+        self.frames.append(frame)
+        self._watch.received(frame)
+        if frame.type == "ping" and self.answer_heartbeats:
+            pong = {"type": "pong"} | ({"t": body["t"]} if "t" in body else {})
+            self._nursery.start_soon(self.send, pong)
+
+    def _close_received(self, event: CloseConnection) -> None:
+        if (
+            self._parser.state is ConnectionState.OPEN
+        ):  # wsproto reports its own parse failures as a close, too
+            entry = self._journal.add(self.name, "·", f"unreadable: {event.reason}")
+            self._watch.received_garbage(entry, f"not a WebSocket frame: {event.reason}")
+            self._end(Closure("garbage", reason=event.reason or ""))
+            return
+        entry = self._journal.add(self.name, "←", f"close {event.code} {event.reason or ''}".rstrip())
+        self._watch.received_close(entry, int(event.code), event.reason or "")
+        self._end(Closure("frame", int(event.code), event.reason or ""))
+        if self.answer_close:
+            code = None if event.code == 1005 else int(event.code)
+            self._nursery.start_soon(self._write, encode(Opcode.CLOSE, close_payload(code)))
+
+    def _end(self, closure: Closure) -> None:
+        if self.closure is None:
+            self.closure = closure
+            if closure.how in ("eof", "reset"):
+                self._journal.add(self.name, "·", str(closure))
+            self._arrivals.unpark_all()
+
+
+def dumps(value: object) -> str:
+    """Spell a JSON value in the most compact way, non-ASCII characters as they are."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _extensions(response: Response) -> list[Extension]:
+    """Return the parser's extensions for what the target accepted; only a check can have offered one."""
+    accepted = response.header("sec-websocket-extensions")
+    if accepted is None or not accepted.startswith("permessage-deflate"):
+        return []
+    deflate = PerMessageDeflate()
+    deflate.finalize(accepted)
+    return [deflate]

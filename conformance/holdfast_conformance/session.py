@@ -1,0 +1,245 @@
+"""A peer past its handshake and hello: exchanges, and the few things that every check does with them.
+
+The verbs (`request`, `subscribe`, `publish`, `cancel`, `auth`, `ping`, `fence`) wait for the regular answer
+and fail the check when it does not come. To look at any other answer, `start` an exchange and state what you
+expect of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .client import Peer, dumps
+from .expect import AuthorError, Emitted, Expectation, Failure, Frame, contains, same_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Exchange", "Session"]
+
+TERMINAL = ("result", "error")
+
+
+class Exchange:
+    """One exchange of a session: its `id`, the `type` and the frame that started it.
+
+    Every method but `frames` returns an expectation about this exchange alone. A terminal frame of
+    another kind than the expected one fails the expectation at once.
+    """
+
+    def __init__(self, session: Session, sent: Mapping[str, object]) -> None:
+        self.session = session
+        self.sent = sent
+        self.id = sent["id"]
+        self.type = sent["type"]
+
+    def __repr__(self) -> str:
+        return f"exchange {self.id} ({self.type})"
+
+    @property
+    def frames(self) -> list[Frame]:
+        """Every frame of this exchange received so far."""
+        return [frame for frame in self.session.frames if frame.get("id") == self.id]
+
+    def receives(self, type: str, **fields: object) -> Expectation:
+        """Expect a frame of this exchange, of this type, whose members contain `fields`."""
+        wanted = {"type": type, "id": self.id, **fields}
+        shown = f'"{type}" on exchange {self.id}' + (f" with {dumps(fields)}" if fields else "")
+        return Expectation(self.session, shown, lambda frame: contains(frame.body, wanted), self._ended)
+
+    def result(self, **fields: object) -> Expectation:
+        """Expect the exchange to end with `result`, its members containing `fields` (usually `data=`)."""
+        return self.receives("result", **fields)
+
+    def error(self, *codes: str) -> Expectation:
+        """Expect the exchange to end with `error` and one of these codes; none given means any code."""
+        shown = f"error {' or '.join(map(dumps, codes))}" if codes else "an error"
+
+        def match(frame: Frame) -> bool:
+            error = frame.get("error")
+            return (
+                frame.type == "error"
+                and frame.get("id") == self.id
+                and isinstance(error, dict)
+                and (not codes or error.get("code") in codes)
+            )
+
+        return Expectation(self.session, f"{shown} on exchange {self.id}", match, self._ended)
+
+    def terminal(self) -> Expectation:
+        """Expect the exchange to end, one way or the other."""
+        return Expectation(self.session, f"the terminal frame of exchange {self.id}", self._is_terminal)
+
+    def opened(self) -> Expectation:
+        """Expect `open`."""
+        return self.receives("open")
+
+    def chunk(self, **fields: object) -> Expectation:
+        """Expect a `chunk` whose members contain `fields`."""
+        return self.receives("chunk", **fields)
+
+    def gap(self, **fields: object) -> Expectation:
+        """Expect a `gap` whose members contain `fields`."""
+        return self.receives("gap", **fields)
+
+    def gets(self, emitted: Emitted) -> Expectation:
+        """Expect this subscription to get the event; unwanted is any event of it since then."""
+        expectation = _gets(self.session, emitted, only=self.id)
+        expectation.breaks = self._ended
+        return expectation
+
+    def anything(self) -> Expectation:
+        """Expect any frame of this exchange that nothing took yet; for `t.must_not`."""
+        return Expectation(
+            self.session, f"a frame of exchange {self.id}", lambda frame: frame.get("id") == self.id
+        )
+
+    def _is_terminal(self, frame: Frame) -> bool:
+        return frame.type in TERMINAL and frame.get("id") == self.id
+
+    def _ended(self, frame: Frame) -> str | None:
+        return f"got {frame}" if self._is_terminal(frame) else None
+
+
+class Session(Peer):
+    """A connection on which `welcome` has arrived.
+
+    Attributes:
+        welcome: the welcome frame.
+        identity: the name of the identity in the target file, None when it has none.
+    """
+
+    welcome: Frame
+    identity: str | None = None
+    script_method: str | None = None
+    _last_id = 0
+
+    @property
+    def profiles(self) -> frozenset[str]:
+        """The profiles in force, `core` aside."""
+        listed = self.welcome["profiles"]
+        return frozenset(map(str, listed)) if isinstance(listed, list) else frozenset()
+
+    @cached_property
+    def subscribed(self) -> dict[object, str]:
+        """The channel of each exchange that subscribes to one, by id."""
+        return {}
+
+    def limit(self, name: str) -> int:
+        """Return a numeric limit that `welcome` advertises."""
+        limits = self.welcome["limits"]
+        value = limits.get(name) if isinstance(limits, dict) else None
+        if not isinstance(value, int):
+            raise Failure(f"welcome does not advertise the limit {name!r}", frame=self.welcome)
+        return value
+
+    def next_id(self) -> int:
+        """Return a fresh exchange id, one higher than the highest that this session handed out or sent."""
+        self._last_id += 1
+        return self._last_id
+
+    # Exchanges
+
+    async def start(self, type: str, **fields: object) -> Exchange:
+        """Send a frame that starts an exchange and return without waiting for an answer.
+
+        Give `id` to choose it yourself, `malformed=True` when the frame breaks its schema on purpose.
+        """
+        malformed = bool(fields.pop("malformed", False))
+        frame = self.frame(type, **fields)
+        await self.send(frame, malformed=malformed)
+        return Exchange(self, frame)
+
+    def frame(self, type: str, **fields: object) -> dict[str, object]:
+        """Build a frame that starts an exchange, with the next id unless one is given; for `pipeline`."""
+        number = fields.pop("id", None)
+        if number is None:
+            number = self.next_id()
+        elif isinstance(number, int):
+            self._last_id = max(self._last_id, number)
+        if type == "subscribe" and isinstance(channel := fields.get("channel"), str):
+            self.subscribed[number] = channel
+        data = {"data": fields.pop("data")} if "data" in fields else {}  # data is written last
+        return {"type": type, "id": number, **fields, **data}
+
+    def exchange(self, sent: Mapping[str, object]) -> Exchange:
+        """Return the exchange that a frame of `frame` starts, once it has been sent."""
+        return Exchange(self, sent)
+
+    async def request(self, method: str, **fields: object) -> Frame:
+        """Call a method and return its `result` frame. Fields: `data`, `timeout_ms`, `stream`, ..."""
+        return await (await self.start("request", method=method, **fields)).result()
+
+    async def subscribe(
+        self, channel: str | None = None, *, pattern: str | None = None, **fields: object
+    ) -> Exchange:
+        """Subscribe to a channel or a pattern and return the exchange once it is open."""
+        target = {"channel": channel} if pattern is None else {"pattern": pattern}
+        exchange = await self.start("subscribe", **target, **fields)
+        await exchange.opened()
+        return exchange
+
+    async def publish(self, channel: str, data: object, **fields: object) -> Frame:
+        """Publish and return the `result` frame."""
+        return await (await self.start("publish", channel=channel, data=data, **fields)).result()
+
+    async def cancel(self, exchange: Exchange) -> Frame:
+        """Cancel an exchange and return its terminal frame."""
+        await self.send({"type": "cancel", "of": exchange.id})
+        return await exchange.terminal()
+
+    async def auth(self, token: str, **fields: object) -> Frame:
+        """Present new credentials and return the `result` frame."""
+        return await (await self.start("auth", token=token, **fields)).result()
+
+    async def run(self, *steps: Sequence[object]) -> Exchange:
+        """Start the conformance script with these steps, each an array with its name first."""
+        if self.script_method is None:
+            raise AuthorError('a check that calls run() must have "script:<step>" in its needs')
+        return await self.start("request", method=self.script_method, data=[list(step) for step in steps])
+
+    # Liveness
+
+    async def ping(self, t: str | None = None) -> Frame:
+        """Send a Holdfast ping and return its pong, recognised by `t`."""
+        t = secrets.token_hex(6) if t is None else t
+        await self.send({"type": "ping", "t": t})
+        return await self.receives("pong", t=t)
+
+    async def fence(self) -> bool:
+        """Ping, and return whether the pong proves that everything before it was delivered (no `held`)."""
+        return "held" not in (await self.ping()).body
+
+    # Events
+
+    def gets(self, emitted: Emitted) -> Expectation:
+        """Expect an event with this very payload. Unwanted, for `t.must_not`, is anything that resembles it:
+        the same channel or the same payload, on any exchange."""
+        return _gets(self, emitted, only=None)
+
+
+def _gets(session: Session, emitted: Emitted, only: object) -> Expectation:
+    def match(frame: Frame) -> bool:
+        return (
+            frame.type == "event"
+            and (only is None or frame.get("id") == only)
+            and same_json(frame.get("data"), emitted.data)
+            and frame.body.get("channel", emitted.channel) == emitted.channel
+        )
+
+    def resembles(frame: Frame) -> bool:
+        if frame.type != "event":
+            return False
+        if only is not None:
+            return frame.get("id") == only
+        return same_json(frame.get("data"), emitted.data) or emitted.channel in (
+            frame.get("channel"),
+            session.subscribed.get(frame.get("id")),
+        )
+
+    where = f"on exchange {only}" if only is not None else f"at {session.name}"
+    return Expectation(
+        session, f"the event {dumps(emitted.data)} {where}", match, resembles=resembles, emitted=emitted
+    )
