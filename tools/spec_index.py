@@ -26,8 +26,7 @@ _KEYWORD = re.compile(
     r"\b(MUST NOT|MUST|SHALL NOT|SHALL|SHOULD NOT|SHOULD|NOT RECOMMENDED|RECOMMENDED|REQUIRED|MAY|OPTIONAL)\b"
 )
 _BOUND = re.compile(
-    r"\b(?:a|an|the|that) (?P<subject>server|client|endpoint) (?P<level>MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b",
-    re.IGNORECASE,
+    r"\b(?i:an?|the|that) (?P<subject>server|client|endpoint) (?P<level>MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b"
 )
 _CHAPTER = re.compile(r"\| \[(?P<file>[\w.-]+\.md)\]\([^)]*\) \| (?P<area>[A-Z]{3}) \|")
 _SECOND_SENTENCE = re.compile(r"[.!?] +[A-Z]")

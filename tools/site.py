@@ -1,0 +1,258 @@
+"""The tree that mkdocs builds the site from: `docs/` and `spec/` plus every page that is derived from data.
+
+Everything is written before mkdocs starts, into `build/docs`, so the site needs neither hooks nor plugins of its own and
+any engine that reads Markdown can take over. This module assembles: it decides where a file of the repository stands in
+the site, gives every requirement its permanent anchor, turns every id that is mentioned into a link to it, and keeps the
+generated parts of the navigation. The pages themselves come from `site_frames` and `site_suite`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tools import site_frames, site_suite, spec_index
+from tools.problem import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from tools.spec_index import Requirement
+
+# Places of the repository that have another name in the site; the longest match counts.
+_PLACES = {
+    "docs": "",
+    "spec": "spec",
+    "schemas": "schemas",
+    "schemas/v1/messages": "frames/index.md",
+    "schemas/v1/traces": "suite/traces.md",
+    "schemas/v1/vectors": "suite/vectors.md",
+    "conformance/holdfast_conformance/cases": "suite/checks.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "SECURITY.md": "project/security.md",
+    "CHANGELOG.md": "project/changelog.md",
+}
+_LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)(?P<path>[^)#\s]+)")
+_REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
+# A mention is not one when it stands in a code span, in the text or target of a link, or in an HTML tag.
+_MENTION = re.compile(r"(?P<skip>`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>)|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
+_NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
+
+
+class SiteError(Exception):
+    """A page cannot be built from its source; the text says which page and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Where the requirements stand in the site.
+
+    Attributes:
+        pages: for each requirement id the page of its chapter, relative to the root of the site.
+        removed: ids of tombstones; they may be mentioned and lead nowhere.
+    """
+
+    pages: Mapping[str, str]
+    removed: frozenset[str]
+
+    def link(self, text: str, page: str) -> str:
+        """Turn each requirement id that `text`, a part of `page`, mentions into a link to its anchor.
+
+        Raises:
+            SiteError: an id has the area of the specification, but the specification does not have it.
+        """
+        areas = {identity[:3] for identity in self.pages}
+
+        def replace(match: re.Match[str]) -> str:
+            identity = match["id"]
+            if identity is None or identity[:3] not in areas or identity in self.removed:
+                return match[0]
+            if identity not in self.pages:
+                raise SiteError(f"{page} mentions {identity}, which the specification does not have")
+            return f"[{identity}]({relative(self.pages[identity], page)}#{identity})"
+
+        return outside_code(text, lambda line: line if line.startswith("#") else _MENTION.sub(replace, line))
+
+
+def relative(target: str, page: str) -> str:
+    """Return the path of `target` as seen from `page`; both are relative to the root of the site."""
+    return posixpath.relpath(target, posixpath.dirname(page) or ".")
+
+
+def outside_code(text: str, change: Callable[[str], str]) -> str:
+    """Apply `change` to every line of Markdown that is not in a fenced block."""
+    fence = ""
+    lines = []
+    for line in text.split("\n"):
+        mark = re.match(r" *(`{3,}|~{3,})", line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and line.strip() == fence:
+            fence = ""
+        elif not fence:
+            line = change(line)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def place(source: str) -> str | None:
+    """Return where a file or directory of the repository stands in the site, None when it is not part of it."""
+    if match := re.fullmatch(r"schemas/v1/messages/(\w+)\.schema\.json", source):
+        return f"frames/{match[1]}.md"
+    for prefix in sorted(_PLACES, key=len, reverse=True):
+        if source == prefix or source.startswith(prefix + "/"):
+            return posixpath.normpath(posixpath.join(_PLACES[prefix], source[len(prefix) + 1 :] or "."))
+    return None
+
+
+def move_links(text: str, source: str) -> str:
+    """Point the links of a repository file at the places of their targets in the site.
+
+    Args:
+        text: the Markdown of the file, whose links are right within the repository.
+        source: path of the file, relative to the root of the repository.
+
+    Raises:
+        SiteError: a link leads to a file that the site does not have.
+    """
+    page = place(source)
+    assert page is not None
+
+    def replace(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["path"]))
+        # A page that only the site has (a frame, a list of checks) is named by its place in the site, below docs/.
+        found = place(target)
+        if found is None:
+            raise SiteError(f"{source} links to {target}, which is not part of the site")
+        return relative(found, page)
+
+    return outside_code(text, lambda line: _LINK.sub(replace, line))
+
+
+def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str:
+    """Give each requirement line of a chapter its anchor, a permalink, and who is bound how strongly."""
+
+    def mark(line: str) -> str:
+        match = _REQUIREMENT.match(line)
+        found = requirements.get(match["id"]) if match else None
+        if match is None or found is None:
+            return line
+        strength = found.level.split()[0].lower()
+        sentence = match["text"].replace(found.level, f"**{found.level}**", 1)
+        return (
+            f'<span class="hf-tags">[{found.id}](#{found.id} "Permanent link to {found.id}"){{ .hf-id }} '
+            f'<span class="hf-level hf-{strength}">{found.level}</span> '
+            f'<span class="hf-who">{found.subject}</span></span>\n'
+            f"{sentence}\n"
+            f"{{: #{found.id} .hf-requirement }}"
+        )
+
+    return outside_code(text, mark)
+
+
+def build(project: Project, out: Path) -> None:
+    """Write the whole tree; what stood in `out` before is removed.
+
+    Raises:
+        SiteError: a page mentions or links to something that does not exist.
+    """
+    index = spec_index.build(project)
+    requirements = {requirement.id: requirement for requirement in index.requirements}
+    anchors = Anchors({identity: found.file for identity, found in requirements.items()}, index.removed)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(project.root / "docs", out)
+    shutil.copytree(project.root / "schemas", out / "schemas")
+    pages = {
+        page: move_links(text, source)
+        for source, text in _sources(project)
+        if (page := place(source)) is not None
+    }
+    for name in spec_index.chapters(project):
+        page = f"spec/{name}"
+        pages[page] = mark_requirements(pages[page], requirements)
+    pages |= site_frames.pages(project, index.requirements)
+    pages |= site_suite.pages(project, index.requirements)
+    pages["decisions/index.md"] = _decisions(pages)
+    for page, text in pages.items():
+        file = out / page
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(anchors.link(text, page), encoding="utf-8")
+    _keep_navigation(project.root / "mkdocs.yml", pages)
+
+
+def _sources(project: Project) -> Iterator[tuple[str, str]]:
+    """Yield every Markdown file of the repository that is a page of the site: its path and its text."""
+    files = [*project.root.glob("docs/**/*.md"), *project.spec.glob("*.md")]
+    files += [project.root / name for name in _PLACES if name.endswith(".md")]
+    for file in sorted(files):
+        yield project.name(file), file.read_text(encoding="utf-8")
+
+
+def title(text: str) -> str:
+    """Return the first heading of a page without its marks."""
+    match = re.search(r"^# (.+?)(?: *\{.*\})?$", text, re.MULTILINE)
+    return match[1].replace("`", "") if match else ""
+
+
+def _decisions(pages: Mapping[str, str]) -> str:
+    """Return the list of the decision records."""
+    rows = [
+        f"- [{title(text)}]({posixpath.basename(page)})"
+        for page, text in sorted(pages.items())
+        if page.startswith("decisions/")
+    ]
+    return "\n".join(
+        [
+            "# Decisions",
+            "",
+            "Why things are as they are: what was weighed, what was measured, and what would change our mind.",
+            "Each record is one page and is never rewritten to look wiser; a later one replaces it by name.",
+            "",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _keep_navigation(file: Path, pages: Mapping[str, str]) -> None:
+    """Bring the generated parts of the navigation in line with the pages, so that a new frame needs no hand there."""
+
+    def replace(match: re.Match[str]) -> str:
+        pad, name = match["pad"], match["name"]
+        rows = [
+            f"{pad}- {page}" if page.endswith(("README.md", "index.md")) else f'{pad}- "{title(text)}": {page}'
+            for page, text in sorted(pages.items(), key=lambda item: (_rank(item[0]), item[0]))
+            if page.startswith(name + "/")
+        ]
+        return "\n".join([f"{pad}# generated: {name}", *rows, f"{pad}# end", ""])
+
+    old = file.read_text(encoding="utf-8")
+    new = _NAVIGATION.sub(replace, old)
+    if new != old:
+        file.write_text(new, encoding="utf-8")
+
+
+def _rank(page: str) -> int:
+    """Order pages of one section: its index, the chapters by number or name, the appendices."""
+    name = posixpath.basename(page)
+    return 0 if name in ("README.md", "index.md") else 2 if name.startswith("appendix") else 1
+
+
+def main() -> int:
+    """Build the tree of this checkout into `build/docs`."""
+    project = Project()
+    try:
+        build(project, project.root / "build" / "docs")
+    except SiteError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

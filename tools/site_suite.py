@@ -1,0 +1,221 @@
+"""The pages that show what the suite does: checks by requirement, wire vectors, and whole conversations.
+
+Checks are found by reading the syntax trees of the case modules, so this page needs neither the suite nor a server.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tools.problem import Project, rows, strings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tools.spec_index import Requirement
+
+_CASES = "conformance/holdfast_conformance/cases"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a case module says about one check before anything runs.
+
+    Attributes:
+        slug: its permanent name, `area/behaviour`.
+        covers: ids of the requirements that it tests.
+        needs: what the target has to offer for it.
+        behaviour: the first paragraph of its docstring.
+    """
+
+    slug: str
+    covers: tuple[str, ...]
+    needs: tuple[str, ...]
+    behaviour: str
+
+    @property
+    def anchor(self) -> str:
+        return self.slug.replace("/", "-")
+
+
+def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, str]:
+    """Return the pages `suite/checks.md`, `suite/vectors.md` and `suite/traces.md`."""
+    checks = [check for file in sorted((project.root / _CASES).glob("*.py")) for check in checks_of(file)]
+    vectors = [project.object(file) for file in sorted(project.v1.glob("vectors/*.json"))]
+    traces = {file.stem: project.object(file) for file in sorted(project.v1.glob("traces/*.json"))}
+    return {
+        "suite/checks.md": _checks(checks, vectors, requirements),
+        "suite/vectors.md": _vectors(vectors),
+        "suite/traces.md": _traces(traces),
+    }
+
+
+def checks_of(file: Path) -> Iterator[Check]:
+    """Yield the checks of one case module in the order of its text."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.AsyncFunctionDef):
+            continue
+        for decorator in node.decorator_list:
+            if not (isinstance(decorator, ast.Call) and getattr(decorator.func, "id", None) == "check"):
+                continue
+            options = {keyword.arg: keyword.value for keyword in decorator.keywords}
+            behaviour = (ast.get_docstring(node) or "").partition("\n\n")[0]
+            yield Check(
+                _literals(decorator.args[0])[0],
+                tuple(_literals(options.get("covers"))),
+                tuple(_literals(options.get("needs"))),
+                " ".join(behaviour.split()),
+            )
+
+
+def _literals(node: ast.expr | None) -> list[str]:
+    """Return the strings written down in an argument: one, or a list of them."""
+    return strings(ast.literal_eval(node)) if node is not None else []
+
+
+def _checks(
+    checks: Sequence[Check], vectors: Iterable[Mapping[str, object]], requirements: Sequence[Requirement]
+) -> str:
+    """Return the page that lists, for each requirement, what tests it."""
+    tests: dict[str, list[str]] = {requirement.id: [] for requirement in requirements}
+    for check in checks:
+        for identity in check.covers:
+            tests.setdefault(identity, []).append(f"[`{check.slug}`](#{check.anchor})")
+    for vector in (vector for group in vectors for vector in rows(group["vectors"])):
+        for identity in strings(vector.get("covers")):
+            tests.setdefault(identity, []).append(f"[`{vector['id']}`](vectors.md#{_anchor(vector)})")
+    lines = [
+        "# Checks",
+        "",
+        "What tests each requirement that binds a server, then every check with the behaviour that it asserts.",
+        "A name leads to the check or to the [wire vector](vectors.md);"
+        " `holdfast explain ID` prints the same on the command line.",
+        "",
+        "## By requirement",
+        "",
+        "| requirement | level | tested by |",
+        "|---|---|---|",
+    ]
+    for requirement in requirements:
+        if requirement.subject == "client":
+            continue
+        tested = ", ".join(tests[requirement.id]) or f"*not tested{_because(requirement)}*"
+        lines.append(f"| {requirement.id} | {requirement.level} | {tested} |")
+    area = ""
+    for check in checks:
+        if check.slug.partition("/")[0] != area:
+            area = check.slug.partition("/")[0]
+            lines += ["", f"## {area.upper()}", ""]
+        needs = f" Needs {', '.join(f'`{need}`' for need in check.needs)}." if check.needs else ""
+        lines += [
+            f"`{check.slug}` ({', '.join(check.covers)})",
+            f"{{: #{check.anchor} .hf-check }}",
+            "",
+            f":   {check.behaviour}{needs}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _because(requirement: Requirement) -> str:
+    return f": {requirement.untestable}" if requirement.untestable else ""
+
+
+def _anchor(vector: Mapping[str, object]) -> str:
+    return str(vector["id"]).replace("/", "-")
+
+
+def _vectors(groups: Iterable[Mapping[str, object]]) -> str:
+    """Return the page of all wire vectors."""
+    lines = [
+        "# Wire vectors",
+        "",
+        "Single inputs with a known verdict: what a client sends, and what the server must do about it.",
+        "They are [data](../schemas/meta/vectors.schema.json), usable without the suite; the files are in `schemas/v1/vectors`.",
+        "Where an input has exactly one fault, the suite first sends its twin without the fault and sees it accepted.",
+        "",
+    ]
+    for group in groups:
+        lines += [f"## {group['title']}", "", str(group.get("description", "")), ""]
+        for vector in rows(group["vectors"]):
+            lines += [f"### {vector['title']} {{ #{_anchor(vector)} }}", ""]
+            facts = [f"`{vector['id']}`", ", ".join(strings(vector.get("covers")))]
+            if fault := vector.get("fault"):
+                facts.append(f"fault: {fault}")
+            lines += [" · ".join(fact for fact in facts if fact), ""]
+            steps = [f"C → {_step(step)}" for step in rows(vector["send"])]
+            outcomes = [f"S ← {_outcome(outcome)}" for outcome in rows(vector["expect"])]
+            lines += ["```text", f"on a {vector['connection']} connection", *steps]
+            lines += [outcomes[0], *(f"or  {outcome[4:]}" for outcome in outcomes[1:]), "```", ""]
+    return "\n".join(lines)
+
+
+def _step(step: Mapping[str, object]) -> str:
+    """Say in one line what a step of a vector writes."""
+    if "await" in step:
+        return f"(waits for {_compact(step['await'])})"
+    content = step.get("text", step.get("hex"))
+    line = _compact(step["frame"]) if "frame" in step else json.dumps(content, ensure_ascii=False)[1:-1]
+    if "hex" in step:
+        line = f"bytes {line}"
+    how = [f"{key} {_compact(value)}" for key, value in step.items() if key not in ("frame", "text", "hex")]
+    return f"{line or '(empty)'}{f'   ({chr(44).join(how)})' if how else ''}"
+
+
+def _outcome(outcome: Mapping[str, object]) -> str:
+    """Say in one line what a server may do."""
+    allowed = strings(outcome.get("allowed_by"))
+    tail = f"   allowed by {', '.join(allowed)}" if allowed else ""
+    if "close" in outcome:
+        return f"close {outcome['close']}{tail}"
+    if "error" in outcome:
+        return f"error {outcome['error']} on {outcome['id']}{tail}"
+    if "frames" in outcome:
+        return "  ".join(_compact(frame) for frame in rows(outcome["frames"])) + tail
+    return f"nothing; a ping is still answered{tail}"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _traces(traces: Mapping[str, Mapping[str, object]]) -> str:
+    """Return the page of whole conversations."""
+    lines = [
+        "# Conversations",
+        "",
+        "Whole exchanges of frames, as data in `schemas/v1/traces`; the reference server is tested against each of them.",
+        "The client's frames stand on the left, the server's on the right.",
+        "",
+    ]
+    for name, trace in traces.items():
+        lines += [f"## {trace['title']} {{ #{name} }}", ""]
+        if covered := strings(trace.get("requirements")):
+            lines += [f"Shows {', '.join(covered)}.", ""]
+        lines += [*conversation(rows(trace.get("steps"))), ""]
+    return "\n".join(lines)
+
+
+def conversation(steps: Iterable[Mapping[str, object]]) -> list[str]:
+    """Draw a conversation: one row per step, on the side of its sender, in plain HTML that wraps on a narrow screen."""
+    lines = ['<ol class="hf-conversation">']
+    for step in steps:
+        sender = str(step["from"])
+        who = f"{step['connection']} · {sender}" if "connection" in step else sender
+        if "frame" in step:
+            frame = step["frame"]
+            assert isinstance(frame, dict)
+            what = f'<a href="../frames/{frame.get("type")}.html">{html.escape(str(frame.get("type")))}</a>'
+            body = html.escape(_compact(frame), quote=False)
+        else:
+            key = "close" if "close" in step else "bytes"
+            what, body = key, html.escape(_compact(step[key]), quote=False)
+        lines.append(
+            f'<li class="hf-from-{sender}"><span class="hf-speaker">{html.escape(who)}: {what}</span><code>{body}</code></li>'
+        )
+    return [*lines, "</ol>"]
