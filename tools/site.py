@@ -1,9 +1,10 @@
 """The tree that mkdocs builds the site from: `docs/` and `spec/` plus every page that is derived from data.
 
-Everything is written before mkdocs starts, into `build/docs`, so the site needs neither hooks nor plugins of its own and
-any engine that reads Markdown can take over. This module assembles: it decides where a file of the repository stands in
-the site, gives every requirement its permanent anchor, turns every id that is mentioned into a link to it, and keeps the
-generated parts of the navigation. The pages themselves come from `site_frames` and `site_suite`.
+Everything is written before mkdocs starts, into `build/docs`, so the site needs neither hooks nor plugins
+of its own and any engine that reads Markdown can take over. This module assembles: it decides where a file
+of the repository stands in the site, gives every requirement its permanent anchor, turns every id that is
+mentioned into a link to it, and keeps the generated parts of the navigation. The pages themselves come from
+`site_frames` and `site_suite`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _PLACES = {
 }
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)(?P<path>[^)#\s]+)")
 _REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
-# A mention is not one when it stands in a code span, in the text or target of a link, or in an HTML tag.
-_MENTION = re.compile(r"(?P<skip>`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>)|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
+# A mention is not one when it stands in a code span, a link, an HTML tag or an attribute list.
+_MENTION = re.compile(r"(?:`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>|\{[^}]*\})|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
 _NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
 
 
@@ -101,7 +102,7 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 
 
 def place(source: str) -> str | None:
-    """Return where a file or directory of the repository stands in the site, None when it is not part of it."""
+    """Return where a file or directory of the repository stands in the site, None when it does not."""
     if match := re.fullmatch(r"schemas/v1/messages/(\w+)\.schema\.json", source):
         return f"frames/{match[1]}.md"
     for prefix in sorted(_PLACES, key=len, reverse=True):
@@ -125,7 +126,7 @@ def move_links(text: str, source: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["path"]))
-        # A page that only the site has (a frame, a list of checks) is named by its place in the site, below docs/.
+        # A page that only the site has (a frame, the list of checks) is linked as if it stood in docs/.
         found = place(target)
         if found is None:
             raise SiteError(f"{source} links to {target}, which is not part of the site")
@@ -210,7 +211,7 @@ def _decisions(pages: Mapping[str, str]) -> str:
         [
             "# Decisions",
             "",
-            "Why things are as they are: what was weighed, what was measured, and what would change our mind.",
+            "Why things are as they are: what was weighed, what was measured, what would change our mind.",
             "Each record is one page and is never rewritten to look wiser; a later one replaces it by name.",
             "",
             *rows,
@@ -220,12 +221,12 @@ def _decisions(pages: Mapping[str, str]) -> str:
 
 
 def _keep_navigation(file: Path, pages: Mapping[str, str]) -> None:
-    """Bring the generated parts of the navigation in line with the pages, so that a new frame needs no hand there."""
+    """Bring the generated parts of the navigation in line with the pages: a new frame needs no hand there."""
 
     def replace(match: re.Match[str]) -> str:
         pad, name = match["pad"], match["name"]
         rows = [
-            f"{pad}- {page}" if page.endswith(("README.md", "index.md")) else f'{pad}- "{title(text)}": {page}'
+            f"{pad}- {page}" if _rank(page) == 0 else f'{pad}- "{title(text)}": {page}'
             for page, text in sorted(pages.items(), key=lambda item: (_rank(item[0]), item[0]))
             if page.startswith(name + "/")
         ]

@@ -1,6 +1,7 @@
-"""One page per frame, from its schema, its row in the registry, its examples, the requirements and the traces.
+"""One page per frame, from its schema, its registry row, its examples, the requirements and the traces.
 
-Nothing is written by hand here: a new frame gets its page from its data. Fields have stable anchors, `#field-limits-queue`.
+Nothing is written by hand here: a new frame gets its page from its data. Fields have stable anchors, such as
+`#field-limits-queue`.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def _index(messages: Iterable[Mapping[str, object]]) -> str:
     lines += [
         "## Reserved",
         "",
-        "These names belong to profiles that this edition does not define yet; nobody may use them for something else.",
+        "These names belong to profiles that this edition does not define yet; nothing else may use them.",
         "",
         "| frame | sent by | profile |",
         "|---|---|---|",
@@ -182,9 +183,7 @@ def _page(
     name = str(message["type"])
     schema = project.object(project.v1 / str(message["schema"]))
     special = [row for row in rows(registry.get("fields")) if row.get("message") in (name, "*")]
-    profiles = {
-        str(row["field"]): str(row["profile"]) for row in special if row.get("edition") != "reserved"
-    }
+    profiles = {str(row["field"]): str(row["profile"]) for row in special if row.get("edition") != "reserved"}
     chapter = {area: file for file, area in chapters(project).items()}[str(message["area"])]
     facts = [
         f"sent by the {_senders(message)}",
@@ -270,7 +269,8 @@ def _examples(project: Project, name: str) -> list[str]:
 
 def _fence(caption: str | None, value: object) -> list[str]:
     """Return a block of JSON; long strings stay on their line and scroll."""
-    return [f"```json{f' title="{caption}"' if caption else ''}", dumps(value).rstrip("\n"), "```"]
+    title = f' title="{caption}"' if caption else ""
+    return [f"```json{title}", dumps(value).rstrip("\n"), "```"]
 
 
 def _indented(lines: Iterable[str]) -> list[str]:
@@ -278,7 +278,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 def _requirements(name: str, area: str, requirements: Iterable[Requirement]) -> list[str]:
-    """List the requirements that speak of a frame: by its name as code, or as a word in the frame's own chapter."""
+    """List the requirements that speak of a frame: as code anywhere, or as a word in its own chapter."""
     code = re.compile(rf"`{name}[`.]")
     word = re.compile(rf"\b{name}(s|es)?\b")
     about = [

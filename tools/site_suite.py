@@ -1,6 +1,6 @@
 """The pages that show what the suite does: checks by requirement, wire vectors, and whole conversations.
 
-Checks are found by reading the syntax trees of the case modules, so this page needs neither the suite nor a server.
+Checks are found in the syntax trees of the case modules, so these pages need neither the suite nor a server.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def _checks(
     for check in checks:
         for identity in check.covers:
             tests.setdefault(identity, []).append(f"[`{check.slug}`](#{check.anchor})")
-    for vector in (vector for group in vectors for vector in rows(group["vectors"])):
+    for vector in (vector for group in vectors for vector in rows(group.get("vectors"))):
         for identity in strings(vector.get("covers")):
             tests.setdefault(identity, []).append(f"[`{vector['id']}`](vectors.md#{_anchor(vector)})")
     lines = [
         "# Checks",
         "",
-        "What tests each requirement that binds a server, then every check with the behaviour that it asserts.",
+        "What tests each requirement that binds a server; then every check with the behaviour it asserts.",
         "A name leads to the check or to the [wire vector](vectors.md);"
         " `holdfast explain ID` prints the same on the command line.",
         "",
@@ -112,13 +112,8 @@ def _checks(
             area = check.slug.partition("/")[0]
             lines += ["", f"## {area.upper()}", ""]
         needs = f" Needs {', '.join(f'`{need}`' for need in check.needs)}." if check.needs else ""
-        lines += [
-            f"`{check.slug}` ({', '.join(check.covers)})",
-            f"{{: #{check.anchor} .hf-check }}",
-            "",
-            f":   {check.behaviour}{needs}",
-            "",
-        ]
+        lines += [f"`{check.slug}` ({', '.join(check.covers)})<br>", f"{check.behaviour}{needs}"]
+        lines += [f"{{: #{check.anchor} .hf-check }}", ""]
     return "\n".join(lines)
 
 
@@ -135,24 +130,39 @@ def _vectors(groups: Iterable[Mapping[str, object]]) -> str:
     lines = [
         "# Wire vectors",
         "",
-        "Single inputs with a known verdict: what a client sends, and what the server must do about it.",
-        "They are [data](../schemas/meta/vectors.schema.json), usable without the suite; the files are in `schemas/v1/vectors`.",
-        "Where an input has exactly one fault, the suite first sends its twin without the fault and sees it accepted.",
+        "Single inputs with a known verdict: what a client sends, what the server must do about it.",
+        "They are data in `schemas/v1/vectors`, usable without the suite; their format has a"
+        " [schema](../schemas/meta/vectors.schema.json).",
+        "Where an input has one fault, its twin without the fault is sent first, and has to be accepted.",
         "",
     ]
     for group in groups:
         lines += [f"## {group['title']}", "", str(group.get("description", "")), ""]
-        for vector in rows(group["vectors"]):
-            lines += [f"### {vector['title']} {{ #{_anchor(vector)} }}", ""]
+        if "rows" in group:
+            lines += _patterns(group)
+        for vector in rows(group.get("vectors")):
             facts = [f"`{vector['id']}`", ", ".join(strings(vector.get("covers")))]
             if fault := vector.get("fault"):
                 facts.append(f"fault: {fault}")
-            lines += [" · ".join(fact for fact in facts if fact), ""]
+            # Paragraphs and not headings: hundreds of headings would drown the table of contents.
+            lines += [f"**{vector['title']}**<br>", " · ".join(fact for fact in facts if fact)]
+            lines += [f"{{: #{_anchor(vector)} .hf-vector }}", ""]
             steps = [f"C → {_step(step)}" for step in rows(vector["send"])]
             outcomes = [f"S ← {_outcome(outcome)}" for outcome in rows(vector["expect"])]
             lines += ["```text", f"on a {vector['connection']} connection", *steps]
             lines += [outcomes[0], *(f"or  {outcome[4:]}" for outcome in outcomes[1:]), "```", ""]
     return "\n".join(lines)
+
+
+def _patterns(group: Mapping[str, object]) -> list[str]:
+    """Return the table of patterns, which is its own format: pairs of names with a verdict."""
+    lines = [f"Covers {', '.join(strings(group['covers']))}.", ""]
+    lines += ["| pattern | channel | matches | why |", "|---|---|---|---|"]
+    lines += [
+        f"| `{row['pattern']}` | `{row['channel']}` | {'yes' if row['matches'] else 'no'} | {row['why']} |"
+        for row in rows(group["rows"])
+    ]
+    return [*lines, ""]
 
 
 def _step(step: Mapping[str, object]) -> str:
@@ -163,8 +173,10 @@ def _step(step: Mapping[str, object]) -> str:
     line = _compact(step["frame"]) if "frame" in step else json.dumps(content, ensure_ascii=False)[1:-1]
     if "hex" in step:
         line = f"bytes {line}"
-    how = [f"{key} {_compact(value)}" for key, value in step.items() if key not in ("frame", "text", "hex")]
-    return f"{line or '(empty)'}{f'   ({chr(44).join(how)})' if how else ''}"
+    how = ", ".join(
+        f"{key} {_compact(value)}" for key, value in step.items() if key not in ("frame", "text", "hex")
+    )
+    return (line or "(empty)") + (f"   ({how})" if how else "")
 
 
 def _outcome(outcome: Mapping[str, object]) -> str:
@@ -189,7 +201,7 @@ def _traces(traces: Mapping[str, Mapping[str, object]]) -> str:
     lines = [
         "# Conversations",
         "",
-        "Whole exchanges of frames, as data in `schemas/v1/traces`; the reference server is tested against each of them.",
+        "Whole conversations, as data in `schemas/v1/traces`; the reference server is tested against each.",
         "The client's frames stand on the left, the server's on the right.",
         "",
     ]
@@ -202,7 +214,7 @@ def _traces(traces: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def conversation(steps: Iterable[Mapping[str, object]]) -> list[str]:
-    """Draw a conversation: one row per step, on the side of its sender, in plain HTML that wraps on a narrow screen."""
+    """Draw a conversation: one row per step, on the side of its sender, in HTML that wraps when narrow."""
     lines = ['<ol class="hf-conversation">']
     for step in steps:
         sender = str(step["from"])
@@ -216,6 +228,7 @@ def conversation(steps: Iterable[Mapping[str, object]]) -> list[str]:
             key = "close" if "close" in step else "bytes"
             what, body = key, html.escape(_compact(step[key]), quote=False)
         lines.append(
-            f'<li class="hf-from-{sender}"><span class="hf-speaker">{html.escape(who)}: {what}</span><code>{body}</code></li>'
+            f'<li class="hf-from-{sender}"><span class="hf-speaker">{html.escape(who)}: {what}</span>'
+            f"<code>{body}</code></li>"
         )
     return [*lines, "</ol>"]
