@@ -1,7 +1,7 @@
 """Resident memory of the server per idle connection, ours beside the bare peers of `server_cpu.py`.
 
-A connection counts after `welcome`, with one subscription to a channel of its own when `--subscribed` is given.
-Prints one JSON line per server; README.md says how to read it.
+A connection counts after `welcome`, with one subscription to a channel of its own when `--subscribed` is
+given. Prints one JSON line per server; README.md says how to read it.
 """
 
 from __future__ import annotations

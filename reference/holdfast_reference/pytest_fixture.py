@@ -1,8 +1,8 @@
 """pytest fixtures that give a test a Holdfast server of its own, in a process of its own.
 
-pytest imports this module in every run of every project that has the package installed, so it imports pytest and
-nothing else until a test asks for a fixture. It knows the server only as a command: what it prints first is its URL,
-SIGTERM ends it.
+pytest imports this module in every run of every project that has the package installed, so it imports
+pytest and nothing else until a test asks for a fixture. It knows the server only as a command: what it
+prints first is its URL, SIGTERM ends it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ _running = pytest.StashKey[list[HoldfastServer]]()
 def holdfast_server_args() -> Sequence[str]:
     """Command-line arguments of the server that the other fixtures start; override it to configure yours.
 
-    The default is `--conformance` (tokens for everybody in `tokens`, the method `conf.echo`, every channel but
-    `forbidden/**`) with a heartbeat so slow that a client of a few lines need not answer it.
+    The default is `--conformance` (tokens for everybody in `tokens`, the method `conf.echo`, every channel
+    but `forbidden/**`) with a heartbeat so slow that a client of a few lines need not answer it.
     """
     return ("--conformance", "--set", "timers.heartbeat_interval_ms=60000")
 
@@ -78,8 +78,8 @@ def holdfast_server(
 ) -> Iterator[HoldfastServer]:
     """A Holdfast server for this test alone: ready when the test starts, gone when it ends.
 
-    Its log is part of the report of a test that fails. Starting it takes a few tenths of a second; tests that get
-    by with channel names of their own share one with `holdfast_shared_server`.
+    Its log is part of the report of a test that fails. Starting it takes a few tenths of a second; tests
+    that get by with channel names of their own share one with `holdfast_shared_server`.
     """
     with _serving(request.config, holdfast_server_args, tmp_path_factory.mktemp("holdfast")) as server:
         yield server
@@ -93,8 +93,8 @@ def holdfast_shared_server(
 ) -> Iterator[HoldfastServer]:
     """One Holdfast server for the whole test run: hundreds of tests for the price of one start.
 
-    Sessions and subscriptions end with their connections, so tests that each use channels of their own do not see
-    each other. The report of a failing test holds what the server logged during that test.
+    Sessions and subscriptions end with their connections, so tests that each use channels of their own do
+    not see each other. The report of a failing test holds what the server logged during that test.
     """
     with _serving(request.config, holdfast_server_args, tmp_path_factory.mktemp("holdfast")) as server:
         yield server
@@ -132,7 +132,9 @@ def _serving(
         command = [sys.executable, "-m", "holdfast_reference", "--port", "0", *args]
         with (
             log_file.open("wb") as log,
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process,
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            ) as process,
         ):
             assert process.stdout is not None
             # Killing the silent process turns the blocking read below into an end of file, on every platform.

@@ -1,0 +1,420 @@
+"""The session on a live connection; the only file that knows trio-websocket.
+
+One task reads and one writes. The reader waits for nobody, so that heartbeats are answered whatever the
+application does. Only the writer sends, since a send that is cancelled half way would ruin the stream:
+callers put frames into the outbox, and so can a caller that is being cancelled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+import trio_websocket
+
+from holdfast_reference.client.core import SUBPROTOCOL, Arrived, ClientCore, Effect, Send
+from holdfast_reference.client.errors import (
+    BadServerFrame,
+    ConnectionClosed,
+    ConnectionFailed,
+    Lagged,
+    RequestError,
+    SessionLost,
+)
+from holdfast_reference.client.frames import ABSENT, Chunk, Event, Gap, GoAway, Opened, Pong, Result, Welcome
+from holdfast_reference.client.inbox import Inbox
+from holdfast_reference.client.pace import Pace
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+PROFILES = ("rpc", "pubsub", "pattern", "fence")
+OPEN_SECONDS = 10.0
+WELCOME_SECONDS = 25.0
+CLOSE_SECONDS = 2.0
+MAX_FRAME = 1 << 20
+"""Bytes of the largest frame that the server is asked to send."""
+READ_BYTES = 65536
+OUTBOX_FRAMES = 64
+"""Frames that may wait to be sent before a caller with another has to wait."""
+WAITING_PARTS = 1024
+"""Events or chunks that may wait for whoever iterates over them."""
+_CLOSE_NAMES = {1000: "normal", 1001: "going_away", 1013: "try_again_later", 4501: "bad_server_frame"}
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    token: str | None = None,
+    profiles: Iterable[str] = PROFILES,
+    max_frame: int = MAX_FRAME,
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[Session]:
+    """Open a session; it ends with the block.
+
+    Args:
+        url: `ws://` or `wss://`; credentials do not belong into it.
+        token: bearer token; None for a server that takes anonymous clients.
+        profiles: what to ask for; `session.welcome.profiles` says what was granted.
+        max_frame: bytes of the largest frame that the server may send, at least 4096.
+
+    Raises:
+        ConnectionFailed: nothing there, no WebSocket, upgrade refused, or no welcome within 25 seconds.
+        ConnectionClosed: the server closed instead of a welcome, such as with 4101.
+
+    Spec: 01-transport [TRN-01], 03-session [SES-01] [SES-37], 11-security [SEC-06].
+    """
+    async with AsyncExitStack() as stack:
+        opening = trio_websocket.open_websocket_url(
+            url,
+            ssl_context,
+            subprotocols=[SUBPROTOCOL],
+            max_message_size=max_frame,
+            receive_buffer_size=READ_BYTES,
+            connect_timeout=OPEN_SECONDS,
+        )
+        try:
+            websocket = await stack.enter_async_context(opening)
+        except trio_websocket.ConnectionRejected as rejected:
+            status = rejected.status_code
+            raise ConnectionFailed(f"the server answered {status}", status) from rejected
+        except trio_websocket.HandshakeError as error:
+            raise ConnectionFailed(f"no WebSocket at {url}") from error
+        if websocket.subprotocol != SUBPROTOCOL:
+            raise ConnectionFailed(f"the server does not speak {SUBPROTOCOL}")
+        session = Session(websocket)
+        try:
+            await session._start(profiles, token, max_frame)
+            async with _unwrapped_nursery() as nursery:
+                nursery.start_soon(session._read)
+                nursery.start_soon(session._write)
+                try:
+                    yield session
+                finally:
+                    with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                        await session._flush()
+                    session._finish(1000, "")
+                    await session._close(1000)
+                    nursery.cancel_scope.cancel()
+        finally:
+            await session._close(1000)
+
+
+class Session:
+    """What `connect` gives: exchanges with the server, as many at a time as you like.
+
+    Every call may raise `ConnectionClosed` (`SessionLost` once the frame is on its way), `RequestError`
+    with what the server answers, and `TypeError` or `ValueError` for data that JSON cannot carry. A call
+    that is cancelled cancels its exchange. `bytes` are carried as bytes.
+
+    Attributes:
+        welcome: what the server said about the session.
+        goaway: set once the server has asked to take new work elsewhere; `draining` is the event of it.
+    """
+
+    welcome: Welcome
+
+    def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
+        self.goaway: GoAway | None = None
+        self.draining = trio.Event()
+        self._websocket = websocket
+        self._core = ClientCore()
+        self._inboxes: dict[int, Inbox] = {}
+        self._pings: dict[str, trio.Event] = {}
+        self._outbox: deque[tuple[str, bool]] = deque()
+        self._sending = False
+        self._outbox_changed = trio.lowlevel.ParkingLot()
+        self._ended: tuple[int | None, str] | None = None
+        self._pace: Pace | None = None
+
+    async def request(self, method: str, data: object = ABSENT, *, timeout_ms: int | None = None) -> object:
+        """Call a method; return the data of its result, None when there is none.
+
+        Args:
+            timeout_ms: when the server is to give up, with `deadline_exceeded`.
+        """
+        return await self._call(lambda: self._core.request(method, data, timeout_ms=timeout_ms))
+
+    async def publish(self, channel: str, data: object, *, echo: bool = True) -> None:
+        """Publish one event; it has entered the channel when this returns.
+
+        Args:
+            echo: whether this session's own subscriptions are to see it.
+        """
+        await self._call(lambda: self._core.publish(channel, data, echo=echo))
+
+    async def authenticate(self, token: str) -> int | None:
+        """Present new credentials of the same principal; return how many ms they last, None for ever."""
+        answer = await self._call(lambda: self._core.auth(token))
+        expires = answer.get("expires_in_ms") if isinstance(answer, dict) else None
+        return expires if isinstance(expires, int) else None
+
+    @asynccontextmanager
+    async def subscribe(
+        self, channel: str | None = None, *, pattern: str | None = None, waiting: int = WAITING_PARTS
+    ) -> AsyncIterator[Subscription]:
+        """Subscribe to a channel or a pattern: live when the block begins, cancelled when it ends.
+
+        Args:
+            waiting: events that may wait to be taken; of more there is a `Gap`.
+        """
+        inbox = Inbox(waiting)
+        number = await self._begin(lambda: self._core.subscribe(channel, pattern=pattern), inbox)
+        try:
+            await inbox.opening()
+            yield Subscription(inbox)
+        finally:
+            self._abandon(number)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        data: object = ABSENT,
+        *,
+        timeout_ms: int | None = None,
+        waiting: int = WAITING_PARTS,
+    ) -> AsyncIterator[Stream]:
+        """Call a method that streams its answer; it is cancelled when the block ends before it does.
+
+        Args:
+            waiting: chunks that may wait to be taken; with more the stream ends with `Lagged`.
+        """
+        inbox = Inbox(waiting)
+        number = await self._begin(
+            lambda: self._core.request(method, data, timeout_ms=timeout_ms, stream=True), inbox
+        )
+        try:
+            yield Stream(inbox)
+        finally:
+            self._abandon(number)
+
+    async def ping(self) -> None:
+        """Wait for the answer to a ping.
+
+        With profile `fence` every event that was published before the call, and concerns this session, has
+        arrived when it returns.
+        """
+        await self._room()
+        t, text = self._core.ping()
+        self._pings[t] = answered = trio.Event()
+        self._post(text)
+        try:
+            await answered.wait()
+        finally:
+            self._pings.pop(t, None)
+        if self._ended is not None:
+            raise SessionLost(*self._ended)
+
+    async def _call(self, build: Callable[[], tuple[int, str]]) -> object:
+        """Run one exchange that has an outcome and nothing else."""
+        inbox = Inbox()
+        number = await self._begin(build, inbox)
+        try:
+            data = await inbox.ending()
+        finally:
+            self._abandon(number)
+        return None if data is ABSENT else data
+
+    async def _begin(self, build: Callable[[], tuple[int, str]], inbox: Inbox) -> int:
+        """Start an exchange. Nothing waits between `build` and `_post`: ids rise in the order of sending."""
+        await self._room()
+        number, text = build()
+        self._inboxes[number] = inbox
+        self._post(text)
+        return number
+
+    def _abandon(self, number: int) -> None:
+        """Nobody waits for this exchange any more; cancel it unless it has ended."""
+        self._inboxes.pop(number, None)
+        text = self._core.cancel(number)
+        if text is not None:
+            self._post(text)
+
+    async def _room(self) -> None:
+        """Wait until the outbox takes another frame."""
+        await trio.lowlevel.checkpoint()
+        while self._ended is None and len(self._outbox) >= OUTBOX_FRAMES:
+            await self._outbox_changed.park()
+        if self._ended is not None:
+            raise ConnectionClosed(*self._ended)
+
+    def _post(self, text: str, *, free: bool = False) -> None:
+        """Have the writer send a frame. Cancels and pongs do not wait for room: there are few of them."""
+        self._outbox.append((text, free))
+        self._outbox_changed.unpark_all()
+
+    async def _flush(self) -> None:
+        """Wait until the writer has sent everything."""
+        while self._ended is None and (self._outbox or self._sending):
+            await self._outbox_changed.park()
+
+    async def _write(self) -> None:
+        """Send the frames of the outbox, as fast as the server allows. Spec: 09-limits-timers [LIM-15]."""
+        while self._ended is None:
+            if not self._outbox:
+                await self._outbox_changed.park()
+                continue
+            self._sending = True
+            text, free = self._outbox.popleft()
+            if self._pace is not None and not free:
+                await trio.sleep_until(self._pace.take(trio.current_time()))
+            try:
+                await self._websocket.send_message(text)
+            except trio_websocket.ConnectionClosed:
+                return  # the reader learns of it too, and knows what is left to read
+            self._sending = False
+            self._outbox_changed.unpark_all()
+
+    async def _start(self, profiles: Iterable[str], token: str | None, max_frame: int) -> None:
+        """Say hello and wait for welcome."""
+        hello = self._core.hello(profiles, token=token, max_frame=max_frame)
+        with trio.move_on_after(WELCOME_SECONDS):
+            try:
+                await self._websocket.send_message(hello)
+                welcome = self._apply(await self._websocket.get_message())
+            except trio_websocket.ConnectionClosed as closed:
+                raise ConnectionClosed(*_code(closed)) from None
+            except BadServerFrame as error:
+                await self._close(4501)
+                raise ConnectionClosed(4501, str(error)) from error
+            assert isinstance(welcome, Welcome)  # the core takes nothing else first
+            self.welcome = welcome
+            self._pace = Pace.of(welcome.limits)
+            return
+        await self._close(1013)
+        raise ConnectionFailed(f"no welcome within {WELCOME_SECONDS:.0f} s")
+
+    async def _read(self) -> None:
+        """Take every message as it comes, until the connection ends."""
+        patience = (self.welcome.interval_ms + self.welcome.timeout_ms) / 1000
+        try:
+            while True:
+                with trio.move_on_after(patience) as silence:
+                    message = await self._websocket.get_message()
+                if silence.cancelled_caught:
+                    self._finish(None, f"nothing came for {patience:g} s")
+                    await self._close(1001)
+                    return
+                self._deliver(self._apply(message))
+        except trio_websocket.ConnectionClosed as closed:
+            self._finish(*_code(closed))
+        except BadServerFrame as error:
+            self._finish(4501, str(error))
+            await self._close(4501)
+
+    def _apply(self, message: str | bytes) -> Effect | None:
+        if isinstance(message, bytes):
+            raise BadServerFrame("a binary message")
+        return self._core.receive(message)
+
+    def _deliver(self, effect: Effect | None) -> None:
+        """Give what has arrived to whom it concerns."""
+        match effect:
+            case Arrived(number, item):
+                # Without an inbox it is on its way out: cancelled, and of no interest to anybody.
+                inbox = self._inboxes.get(number)
+                if inbox is None:
+                    return
+                match item:
+                    case Opened():
+                        inbox.open()
+                    case Result() | RequestError():
+                        inbox.end(item)
+                    case part:
+                        if not inbox.add(part):
+                            inbox.end(Lagged("the chunks of a stream were taken too slowly"))
+                            self._abandon(number)
+            case Send(text):
+                self._post(text, free=True)
+            case Pong(t):
+                # [SES-36]: a pong that nobody waits for is ignored.
+                if t is not None and t in self._pings:
+                    self._pings[t].set()
+            case GoAway():
+                self.goaway = effect
+                self.draining.set()
+            case Welcome() | None:
+                pass
+
+    def _finish(self, code: int | None, reason: str) -> None:
+        """The session is over: tell everybody who waits, once. Spec: 03-session [SES-46]."""
+        if self._ended is not None:
+            return
+        self._ended = code, reason
+        for number in self._core.end():
+            if number in self._inboxes:
+                self._inboxes[number].end(SessionLost(code, reason))
+        for answered in self._pings.values():
+            answered.set()
+        self._outbox_changed.unpark_all()
+
+    async def _close(self, code: int) -> None:
+        """Say goodbye, but not for long. Does nothing when it was said."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._websocket.aclose(code, _CLOSE_NAMES[code])
+
+
+class Subscription:
+    """The events of a subscription in their order, with a `Gap` where some are missing.
+
+    Iteration ends when the server ends the subscription well, and raises what it ends with otherwise.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event | Gap:
+        part = await self._inbox.next()
+        if isinstance(part, Event | Gap):
+            return part
+        raise StopAsyncIteration
+
+
+class Stream:
+    """The chunks of a streamed answer.
+
+    Attributes:
+        result: data of the result behind the last chunk, None when there is none.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.result: object = None
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> object:
+        part = await self._inbox.next()
+        if isinstance(part, Chunk):
+            return part.data
+        if isinstance(part, Result) and part.data is not ABSENT:
+            self.result = part.data
+        raise StopAsyncIteration
+
+
+@asynccontextmanager
+async def _unwrapped_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose block raises its own exception, not a group around that one."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+def _code(closed: trio_websocket.ConnectionClosed) -> tuple[int | None, str]:
+    """Code and reason of the peer's close frame; a frame without a code is 1000, and no frame None."""
+    if closed.reason is None or closed.reason.code == 1006:
+        return None, ""
+    return (1000 if closed.reason.code == 1005 else closed.reason.code), closed.reason.reason or ""
