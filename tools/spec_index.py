@@ -112,7 +112,9 @@ def build(project: Project) -> Index:
     for name, area in chapters(project).items():
         file = project.spec / name
         if not file.is_file():
-            problems.append(Problem("spec/README.md", 0, f"lists {name}, which does not exist", "write or unlist it"))
+            problems.append(
+                Problem("spec/README.md", 0, f"lists {name}, which does not exist", "write or unlist it")
+            )
             continue
         for number, line in prose(file):
             place = project.name(file)
@@ -123,11 +125,18 @@ def build(project: Project) -> Index:
             identity, text = match["id"], match["text"]
             if identity in found or identity in removed:
                 problems.append(
-                    Problem(place, number, f"{identity} names a second sentence", "ids are never reused: take a new one")
+                    Problem(
+                        place,
+                        number,
+                        f"{identity} names a second sentence",
+                        "ids are never reused: take a new one",
+                    )
                 )
             if not identity.startswith(area + "-"):
                 problems.append(
-                    Problem(place, number, f"{identity} is not of this chapter", f"its requirements are {area}-NN")
+                    Problem(
+                        place, number, f"{identity} is not of this chapter", f"its requirements are {area}-NN"
+                    )
                 )
             if text.startswith(_REMOVED):
                 removed[identity] = Problem(place, number, "", "")
@@ -152,7 +161,12 @@ def build(project: Project) -> Index:
         for number, line in prose(file):
             if _LINE.match(line):
                 problems.append(
-                    Problem(project.name(file), number, "a requirement outside a chapter", "move it into its chapter")
+                    Problem(
+                        project.name(file),
+                        number,
+                        "a requirement outside a chapter",
+                        "move it into its chapter",
+                    )
                 )
     return Index(tuple(found.values()), frozenset(removed), tuple(problems))
 
@@ -197,7 +211,9 @@ def _sentence(place: str, number: int, identity: str, text: str) -> Iterator[Pro
             "put `a server`, `a client` or `an endpoint` directly before the keyword",
         )
     if _SECOND_SENTENCE.search(bare) or not bare.endswith("."):
-        yield Problem(place, number, f"{identity} is not one sentence", "one sentence, ending with a full stop")
+        yield Problem(
+            place, number, f"{identity} is not one sentence", "one sentence, ending with a full stop"
+        )
 
 
 def requirements_json(index: Index) -> str:
