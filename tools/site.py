@@ -156,8 +156,11 @@ def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str
     return outside_code(text, mark)
 
 
-def build(project: Project, out: Path) -> None:
+def build(project: Project, out: Path) -> dict[str, str]:
     """Write the whole tree; what stood in `out` before is removed.
+
+    Returns:
+        the Markdown of every page by its path in the site.
 
     Raises:
         SiteError: a page mentions or links to something that does not exist.
@@ -179,11 +182,12 @@ def build(project: Project, out: Path) -> None:
     pages |= site_frames.pages(project, index.requirements)
     pages |= site_suite.pages(project, index.requirements)
     pages["decisions/index.md"] = _decisions(pages)
+    pages = {page: anchors.link(text, page) for page, text in pages.items()}
     for page, text in pages.items():
         file = out / page
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(anchors.link(text, page), encoding="utf-8")
-    _keep_navigation(project.root / "mkdocs.yml", pages)
+        file.write_text(text, encoding="utf-8")
+    return pages
 
 
 def _sources(project: Project) -> Iterator[tuple[str, str]]:
@@ -220,8 +224,8 @@ def _decisions(pages: Mapping[str, str]) -> str:
     )
 
 
-def _keep_navigation(file: Path, pages: Mapping[str, str]) -> None:
-    """Bring the generated parts of the navigation in line with the pages: a new frame needs no hand there."""
+def navigation(text: str, pages: Mapping[str, str]) -> str:
+    """Bring the generated parts of `mkdocs.yml` in line with the pages: a new frame needs no hand there."""
 
     def replace(match: re.Match[str]) -> str:
         pad, name = match["pad"], match["name"]
@@ -232,10 +236,7 @@ def _keep_navigation(file: Path, pages: Mapping[str, str]) -> None:
         ]
         return "\n".join([f"{pad}# generated: {name}", *rows, f"{pad}# end", ""])
 
-    old = file.read_text(encoding="utf-8")
-    new = _NAVIGATION.sub(replace, old)
-    if new != old:
-        file.write_text(new, encoding="utf-8")
+    return _NAVIGATION.sub(replace, text)
 
 
 def _rank(page: str) -> int:
@@ -247,11 +248,13 @@ def _rank(page: str) -> int:
 def main() -> int:
     """Build the tree of this checkout into `build/docs`."""
     project = Project()
+    config = project.root / "mkdocs.yml"
     try:
-        build(project, project.root / "build" / "docs")
+        pages = build(project, project.root / "build" / "docs")
     except SiteError as error:
         print(error, file=sys.stderr)
         return 1
+    config.write_text(navigation(config.read_text(encoding="utf-8"), pages), encoding="utf-8")
     return 0
 
 

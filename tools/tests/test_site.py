@@ -1,0 +1,212 @@
+"""The documentation tree: anchors, links, and the pages made from data."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tools import site, spec_index
+from tools.problem import Project
+from tools.site_frames import Shapes
+from tools.site_suite import checks_of, conversation
+from tools.spec_index import Requirement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ECHO = Requirement("SUB-15", "MUST NOT", "server", "A server MUST NOT echo.", "spec/05-subscriptions.md", 9)
+ANCHORS = site.Anchors({"SUB-15": "spec/05-subscriptions.md"}, frozenset({"SUB-99"}))
+
+
+def test_a_requirement_line_gets_its_anchor_its_permalink_and_its_badges() -> None:
+    """Without the anchor no report could cite a sentence by address."""
+    marked = site.mark_requirements("[SUB-15] A server MUST NOT echo.", {"SUB-15": ECHO})
+    assert "{: #SUB-15 .hf-requirement }" in marked
+    assert '[SUB-15](#SUB-15 "Permanent link to SUB-15")' in marked
+    assert 'hf-must">MUST NOT</span>' in marked
+    assert ">server</span>" in marked
+    assert "A server **MUST NOT** echo." in marked
+
+
+def test_a_requirement_shown_in_a_code_block_is_left_alone() -> None:
+    """An example of the notation is no requirement."""
+    block = "```text\n[SUB-15] A server MUST NOT echo.\n```"
+    assert site.mark_requirements(block, {"SUB-15": ECHO}) == block
+
+
+def test_a_mentioned_id_leads_to_its_anchor_from_any_depth() -> None:
+    """The link is relative to the page that mentions the id."""
+    link = "[SUB-15](../spec/05-subscriptions.md#SUB-15)"
+    assert ANCHORS.link("see SUB-15.", "frames/publish.md") == f"see {link}."
+    assert ANCHORS.link("see SUB-15", "index.md") == "see [SUB-15](spec/05-subscriptions.md#SUB-15)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`SUB-15`",
+        "[what SUB-15 says](x.md)",
+        '<a title="SUB-15">',
+        "## About SUB-15",
+        "```text\nSUB-15\n```",
+        "RFC-21",
+        "SUB-99",
+    ],
+)
+def test_what_is_no_mention_is_left_alone(text: str) -> None:
+    """Code, links, tags, headings, foreign names and removed requirements stay as they are."""
+    assert ANCHORS.link(text, "index.md") == text
+
+
+def test_an_id_that_the_specification_does_not_have_fails_the_build() -> None:
+    """A stale mention is found when the page is built, not by its reader."""
+    with pytest.raises(site.SiteError, match=r"index\.md mentions SUB-16"):
+        ANCHORS.link("see SUB-16", "index.md")
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "moved"),
+    [
+        ("spec/README.md", "../schemas/v1/messages", "../frames/index.md"),
+        ("spec/README.md", "../schemas/v1/protocol.json", "../schemas/v1/protocol.json"),
+        ("spec/05-subscriptions.md", "08-errors.md#errors", "08-errors.md#errors"),
+        ("docs/index.md", "../spec/README.md", "spec/README.md"),
+        ("docs/quick-start/index.md", "../../schemas/v1/messages/gap.schema.json", "../frames/gap.md"),
+        ("docs/how-to/port.md", "../suite/checks.md", "../suite/checks.md"),
+        ("docs/decisions/0001-x.md", "../../spec/02-envelope.md", "../spec/02-envelope.md"),
+        ("CONTRIBUTING.md", "spec/README.md", "../spec/README.md"),
+        ("CONTRIBUTING.md", "docs/index.md", "../index.md"),
+    ],
+)
+def test_links_that_are_right_in_the_repository_are_right_in_the_site(
+    source: str, link: str, moved: str
+) -> None:
+    """A file reads well in both places."""
+    assert site.move_links(f"[x]({link})", source) == f"[x]({moved})"
+
+
+def test_a_link_out_of_the_site_fails_the_build() -> None:
+    """What the site does not have cannot be linked by path."""
+    with pytest.raises(site.SiteError, match=r"docs/index\.md links to reference/tests"):
+        site.move_links("[x](../reference/tests)", "docs/index.md")
+
+
+def test_addresses_and_anchors_of_the_same_page_are_not_moved() -> None:
+    """Only paths are."""
+    text = "[a](https://example.com/x) [b](#here)"
+    assert site.move_links(text, "docs/index.md") == text
+
+
+def test_the_generated_navigation_is_replaced_and_the_rest_kept() -> None:
+    """Index first, chapters by name, appendices last; headings give the titles."""
+    old = "nav:\n  - Home: index.md\n  # generated: spec\n  - stale\n  # end\n  - Last: x.md\n"
+    pages = {
+        "spec/appendix-a.md": "# The appendix",
+        "spec/01-x.md": "# `X` and more",
+        "spec/README.md": "# All",
+        "index.md": "# Home",
+    }
+    assert site.navigation(old, pages) == (
+        "nav:\n  - Home: index.md\n  # generated: spec\n"
+        '  - spec/README.md\n  - "X and more": spec/01-x.md\n  - "The appendix": spec/appendix-a.md\n'
+        "  # end\n  - Last: x.md\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"const": "base64"}, '`"base64"`'),
+        ({"enum": ["a", 1]}, '`"a"` or `1`'),
+        ({}, "any JSON value"),
+        ({"type": "integer", "minimum": 1, "maximum": 2**53 - 1}, "integer, 1 to 2^53 - 1"),
+        ({"type": "integer", "minimum": 4096}, "integer, at least 4096"),
+        ({"type": "string", "minLength": 1, "maxLength": 255, "x-maxBytes": 255}, "string, 1 to 255 bytes"),
+        (
+            {"type": "array", "items": {"$ref": "#/$defs/id"}, "uniqueItems": True},
+            "array of integer, each once",
+        ),
+        ({"type": ["string", "null"]}, "string or null"),
+    ],
+)
+def test_a_schema_is_said_in_words(schema: dict[str, object], words: str) -> None:
+    """Type and bounds, in one phrase."""
+    assert Shapes({"id": {"type": "integer"}}).shape(schema) == words
+
+
+def test_fields_inside_objects_and_arrays_are_listed_with_their_path() -> None:
+    """A reference is followed, and the words beside it win over those of the definition."""
+    schema = {
+        "required": ["limits"],
+        "properties": {
+            "limits": {
+                "type": "object",
+                "properties": {"queue": {"$ref": "../defs.schema.json#/$defs/n", "description": "here"}},
+            },
+            "list": {"type": "array", "items": {"type": "object", "properties": {"a": {}}}},
+        },
+    }
+    fields = list(Shapes({"n": {"type": "integer", "description": "there"}}).fields(schema))
+    assert [field.path for field in fields] == ["limits", "limits.queue", "list", "list[].a"]
+    assert [field.required for field in fields] == [True, False, False, False]
+    assert (fields[1].text, fields[1].anchor) == ("here", "field-limits-queue")
+
+
+def test_checks_are_read_without_importing_them(tmp_path: Path) -> None:
+    """Id, requirements, needs and the first paragraph of the docstring."""
+    module = tmp_path / "sub.py"
+    module.write_text(
+        textwrap.dedent(
+            '''
+            raise SystemExit("never imported")
+
+            @check("sub/no-echo", covers=["SUB-15", "SUB-16"], needs=["pubsub"])
+            async def no_echo(t):
+                """The publisher hears
+                nothing.
+
+                More.
+                """
+
+            async def helper(t):
+                """Not a check."""
+            '''
+        )
+    )
+    (check,) = checks_of(module)
+    assert (check.slug, check.covers, check.needs) == ("sub/no-echo", ("SUB-15", "SUB-16"), ("pubsub",))
+    assert check.behaviour == "The publisher hears nothing."
+    assert check.anchor == "sub-no-echo"
+
+
+def test_a_conversation_cannot_smuggle_markup_into_the_page() -> None:
+    """Frames are data; what looks like a tag is shown."""
+    drawn = "\n".join(
+        conversation(
+            [
+                {"from": "client", "frame": {"type": "publish", "data": "<script>&"}},
+                {"from": "server", "close": 4001},
+            ]
+        )
+    )
+    assert "<script>" not in drawn
+    assert "&lt;script&gt;&amp;" in drawn
+    assert "hf-from-server" in drawn
+
+
+def test_the_tree_of_this_checkout_has_every_requirement_and_every_frame(tmp_path: Path) -> None:
+    """One anchor per requirement in its chapter, one page per frame, and no page with an unknown id."""
+    project = Project()
+    pages = site.build(project, tmp_path / "docs")
+    for requirement in spec_index.build(project).requirements:
+        found = [page for page, text in pages.items() if f"{{: #{requirement.id} " in text]
+        assert found == [requirement.file], requirement.id
+    registry = json.loads((project.v1 / "protocol.json").read_text())
+    frames = {f"frames/{row['type']}.md" for row in registry["messages"] if row["edition"] != "reserved"}
+    assert frames == {page for page in pages if re.fullmatch(r"frames/(?!index)\w+\.md", page)}
+    for page, text in pages.items():
+        assert (tmp_path / "docs" / page).read_text() == text
