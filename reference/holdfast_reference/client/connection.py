@@ -8,8 +8,9 @@ callers put frames into the outbox, and so can a caller that is being cancelled.
 from __future__ import annotations
 
 from collections import deque
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
@@ -68,28 +69,25 @@ async def connect(
 
     Spec: 01-transport [TRN-01], 03-session [SES-01] [SES-37], 11-security [SEC-06].
     """
-    async with AsyncExitStack() as stack:
-        opening = trio_websocket.open_websocket_url(
-            url,
-            ssl_context,
-            subprotocols=[SUBPROTOCOL],
-            max_message_size=max_frame,
-            receive_buffer_size=READ_BYTES,
-            connect_timeout=OPEN_SECONDS,
-        )
-        try:
-            websocket = await stack.enter_async_context(opening)
-        except trio_websocket.ConnectionRejected as rejected:
-            status = rejected.status_code
-            raise ConnectionFailed(f"the server answered {status}", status) from rejected
-        except trio_websocket.HandshakeError as error:
-            raise ConnectionFailed(f"no WebSocket at {url}") from error
-        if websocket.subprotocol != SUBPROTOCOL:
-            raise ConnectionFailed(f"the server does not speak {SUBPROTOCOL}")
-        session = Session(websocket)
-        try:
-            await session._start(profiles, token, max_frame)
-            async with _unwrapped_nursery() as nursery:
+    host, resource, stream = await _reach(url, ssl_context)
+    session = None
+    try:
+        async with stream, _unwrapped_nursery() as nursery:
+            with trio.fail_after(OPEN_SECONDS):
+                websocket = await trio_websocket.wrap_client_stream(
+                    nursery,
+                    stream,
+                    host,
+                    resource,
+                    subprotocols=[SUBPROTOCOL],
+                    max_message_size=max_frame,
+                    receive_buffer_size=READ_BYTES,
+                )
+            if websocket.subprotocol != SUBPROTOCOL:
+                raise ConnectionFailed(f"the server does not speak {SUBPROTOCOL}")
+            session = Session(websocket)
+            try:
+                await session._start(profiles, token, max_frame)
                 nursery.start_soon(session._read)
                 nursery.start_soon(session._write)
                 try:
@@ -98,10 +96,14 @@ async def connect(
                     with trio.move_on_after(CLOSE_SECONDS, shield=True):
                         await session._flush()
                     session._finish(1000, "")
-                    await session._close(1000)
-                    nursery.cancel_scope.cancel()
-        finally:
-            await session._close(1000)
+            finally:
+                await session._close(1000)
+                nursery.cancel_scope.cancel()
+    except (trio_websocket.HandshakeError, trio.TooSlowError) as error:
+        if session is not None:
+            raise  # it comes out of the block, and is none of ours
+        status = error.status_code if isinstance(error, trio_websocket.ConnectionRejected) else None
+        raise ConnectionFailed(f"no WebSocket at {url}: {status or 'no answer'}", status) from error
 
 
 class Session:
@@ -130,6 +132,7 @@ class Session:
         self._outbox_changed = trio.lowlevel.ParkingLot()
         self._ended: tuple[int | None, str] | None = None
         self._pace: Pace | None = None
+        self._closing = trio.Lock()
 
     async def request(self, method: str, data: object = ABSENT, *, timeout_ms: int | None = None) -> object:
         """Call a method; return the data of its result, None when there is none.
@@ -354,9 +357,10 @@ class Session:
         self._outbox_changed.unpark_all()
 
     async def _close(self, code: int) -> None:
-        """Say goodbye, but not for long. Does nothing when it was said."""
+        """Say goodbye, but not for long; when it is being said already, wait for that."""
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await self._websocket.aclose(code, _CLOSE_NAMES[code])
+            async with self._closing:
+                await self._websocket.aclose(code, _CLOSE_NAMES[code])
 
 
 class Subscription:
@@ -411,6 +415,34 @@ async def _unwrapped_nursery() -> AsyncIterator[trio.Nursery]:
         if len(group.exceptions) > 1:
             raise
         raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+async def _reach(
+    url: str, ssl_context: ssl.SSLContext | None
+) -> tuple[str, str, trio.SocketStream | trio.SSLStream[trio.SocketStream]]:
+    """Open the stream below the WebSocket; return it behind the host and the resource to ask for.
+
+    Raises:
+        ConnectionFailed: nobody is there, or it is not who the certificate should name.
+        ValueError: this is no WebSocket URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or parts.hostname is None:
+        raise ValueError(f"{url!r} is not a ws:// or wss:// URL")
+    secure = parts.scheme == "wss"
+    port = parts.port or (443 if secure else 80)
+    resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        with trio.fail_after(OPEN_SECONDS):
+            if not secure:
+                return parts.netloc, resource, await trio.open_tcp_stream(parts.hostname, port)
+            stream = await trio.open_ssl_over_tcp_stream(
+                parts.hostname, port, ssl_context=ssl_context, https_compatible=True
+            )
+            await stream.do_handshake()
+            return parts.netloc, resource, stream
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        raise ConnectionFailed(f"nobody to talk to at {url}") from error
 
 
 def _code(closed: trio_websocket.ConnectionClosed) -> tuple[int | None, str]:
