@@ -42,6 +42,7 @@ _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)(?P<path>[^)#\s]+)")
 _REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
 # A mention is not one when it stands in a code span, a link, an HTML tag or an attribute list.
 _MENTION = re.compile(r"(?:`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>|\{[^}]*\})|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
+_FIELDS = re.compile(r"^<!-- fields: (?P<file>[\w./-]+) -->$", re.MULTILINE)
 _NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
 
 
@@ -156,6 +157,15 @@ def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str
     return outside_code(text, mark)
 
 
+def fill_fields(text: str, project: Project) -> str:
+    """Replace each `<!-- fields: schemas/x.schema.json -->` by the table of what that schema describes."""
+
+    def replace(match: re.Match[str]) -> str:
+        return "\n".join(site_frames.table(project.object(project.root / match["file"])))
+
+    return _FIELDS.sub(replace, text)
+
+
 def build(project: Project, out: Path) -> dict[str, str]:
     """Write the whole tree; what stood in `out` before is removed.
 
@@ -172,7 +182,7 @@ def build(project: Project, out: Path) -> dict[str, str]:
     shutil.copytree(project.root / "docs", out)
     shutil.copytree(project.root / "schemas", out / "schemas")
     pages = {
-        page: move_links(text, source)
+        page: fill_fields(move_links(text, source), project)
         for source, text in _sources(project)
         if (page := place(source)) is not None
     }

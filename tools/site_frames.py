@@ -1,7 +1,7 @@
-"""One page per frame, from its schema, its registry row, its examples, the requirements and the traces.
+"""Tables of fields, made from schemas, and one page per frame.
 
-Nothing is written by hand here: a new frame gets its page from its data. Fields have stable anchors, such as
-`#field-limits-queue`.
+A page takes the schema of its frame, its registry row, its examples, the requirements and the traces. Nothing is written by hand here: a new frame
+gets its page from its data. Fields have stable anchors, such as `#field-limits-queue`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,12 @@ class Shapes:
         for name, value in properties.items() if isinstance(properties, dict) else ():
             inner = self.resolve(value)
             path = prefix + name
-            yield Field(path, self.shape(inner), name in required, str(inner.get("description", "")))
+            default = f" Default: `{json.dumps(inner['default'])}`." if "default" in inner else ""
+            text = str(inner.get("description", "")) + default
+            yield Field(path, self.shape(inner), name in required, text)
             yield from self.fields(inner, path + ".")
+            if isinstance(entry := inner.get("additionalProperties"), dict):
+                yield from self.fields(self.resolve(entry), path + ".NAME.")
             items = inner.get("items")
             if isinstance(items, dict):
                 yield from self.fields(self.resolve(items), path + "[].")
@@ -85,6 +89,8 @@ class Shapes:
             assert isinstance(values, list)
             return " or ".join(f"`{json.dumps(value)}`" for value in values)
         kind = schema.get("type")
+        if kind is None and "oneOf" in schema:
+            return " or ".join(self.shape(self.resolve(choice)) for choice in rows(schema["oneOf"]))
         if isinstance(kind, list):
             return " or ".join(map(str, kind))
         match kind:
@@ -95,6 +101,8 @@ class Shapes:
             case "string":
                 # maxLength counts characters and is only the coarse half of x-maxBytes.
                 most = schema.get("x-maxBytes")
+                if most is None and schema.get("minLength") == 1:
+                    return "non-empty string"
                 return "string" + _bounds(schema.get("minLength"), most, " bytes" if most else "")
             case "array":
                 items = schema.get("items")
@@ -203,24 +211,34 @@ def _page(
         "",
         "## Fields",
         "",
-        '<div class="hf-fields" markdown>',
-        "",
-        "| field | type | | meaning |",
-        "|---|---|---|---|",
+        *_table(shapes.fields(schema), profiles),
+        *_rules(schema, shapes),
+        *_reserved(special),
     ]
-    for field in shapes.fields(schema):
-        badge = f' <span class="hf-profile">{profiles[field.path]}</span>' if field.path in profiles else ""
-        lines.append(
-            f"| [`{field.path}`](#{field.anchor}){{ #{field.anchor} }}{badge} | {field.shape} "
-            f"| {'required' if field.required else 'optional'} | {field.text} |"
-        )
-    lines += ["", "</div>", "", *_rules(schema, shapes), *_reserved(special)]
     lines += _examples(project, name)
     lines += _requirements(name, str(message["area"]), requirements)
     lines += _traces(project, name)
     lines += ["## Schema", "", f'??? note "{message["schema"]}"', ""]
     lines += _indented(["```json", dumps(schema).rstrip("\n"), "```"])
     return "\n".join([*lines, ""])
+
+
+def table(schema: Mapping[str, object]) -> list[str]:
+    """Return the table of every member that a self-contained schema describes."""
+    definitions = schema.get("$defs")
+    return _table(Shapes(definitions if isinstance(definitions, dict) else {}).fields(schema), {})
+
+
+def _table(fields: Iterable[Field], profiles: Mapping[str, str]) -> list[str]:
+    """Return a table of fields; `profiles` names those that belong to a profile of their own."""
+    lines = ['<div class="hf-fields" markdown>', "", "| field | type | | meaning |", "|---|---|---|---|"]
+    for field in fields:
+        badge = f' <span class="hf-profile">{profiles[field.path]}</span>' if field.path in profiles else ""
+        lines.append(
+            f"| [`{field.path}`](#{field.anchor}){{ #{field.anchor} }}{badge} | {field.shape} "
+            f"| {'required' if field.required else 'optional'} | {field.text} |"
+        )
+    return [*lines, "", "</div>", ""]
 
 
 def _rules(schema: Mapping[str, object], shapes: Shapes) -> list[str]:

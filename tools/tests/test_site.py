@@ -147,13 +147,21 @@ def test_fields_inside_objects_and_arrays_are_listed_with_their_path() -> None:
                 "type": "object",
                 "properties": {"queue": {"$ref": "../defs.schema.json#/$defs/n", "description": "here"}},
             },
+            "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"b": {}}}},
             "list": {"type": "array", "items": {"type": "object", "properties": {"a": {}}}},
         },
     }
-    fields = list(Shapes({"n": {"type": "integer", "description": "there"}}).fields(schema))
-    assert [field.path for field in fields] == ["limits", "limits.queue", "list", "list[].a"]
-    assert [field.required for field in fields] == [True, False, False, False]
-    assert (fields[1].text, fields[1].anchor) == ("here", "field-limits-queue")
+    fields = list(Shapes({"n": {"type": "integer", "description": "there", "default": 5}}).fields(schema))
+    assert [field.path for field in fields] == [
+        "limits",
+        "limits.queue",
+        "map",
+        "map.NAME.b",
+        "list",
+        "list[].a",
+    ]
+    assert [field.required for field in fields] == [True, False, False, False, False, False]
+    assert (fields[1].text, fields[1].anchor) == ("here Default: `5`.", "field-limits-queue")
 
 
 def test_checks_are_read_without_importing_them(tmp_path: Path) -> None:
