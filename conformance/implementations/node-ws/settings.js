@@ -1,0 +1,59 @@
+/** The settings of this server: who may come, what they may use, and the limits. */
+
+export const HELLO_TIMEOUT_MS = 1000;
+export const DRAIN_MS = 1000;
+export const CLOSE_MS = 3000;
+export const HEARTBEAT = { interval_ms: 1000, timeout_ms: 500 };
+
+/**
+ * @typedef {object} Limits
+ * @property {number} max_frame
+ * @property {number} max_inflight
+ * @property {number} max_subscriptions
+ * @property {number} queue
+ * @property {number} queue_bytes
+ * @property {{count: number, per_ms: number}} [rate]
+ */
+
+/** @type {Limits} */
+export const LIMITS = { max_frame: 262144, max_inflight: 64, max_subscriptions: 256, queue: 1024, queue_bytes: 4194304 };
+
+/** @type {Limits} */
+const SMALL = { ...LIMITS, max_inflight: 4, max_subscriptions: 4, queue: 16, queue_bytes: 65536, rate: { count: 20, per_ms: 1000 } };
+
+/**
+ * @typedef {object} Identity
+ * @property {string} principal
+ * @property {boolean} [narrow] without permission for `restricted/`
+ * @property {Limits} limits
+ * @property {number} [expiresInMs] counted from the moment at which the token is presented
+ */
+
+/** @type {Map<string, Partial<Identity> & {principal: string, expired?: boolean}>} */
+const TOKENS = new Map([
+  ['tok-alice', { principal: 'alice' }],
+  ['tok-alice-2', { principal: 'alice' }],
+  ['tok-alice-narrow', { principal: 'alice', narrow: true }],
+  ['tok-bob', { principal: 'bob' }],
+  ['tok-carol', { principal: 'carol' }],
+  ['tok-brief', { principal: 'brief', expiresInMs: 400 }],
+  ['tok-expired', { principal: 'expired', expired: true }],
+  ['tok-limited', { principal: 'limited', limits: SMALL }],
+]);
+
+/**
+ * Who presents these credentials, or null when nobody known does.
+ * @param {{token?: unknown, scheme?: unknown}} credentials
+ * @returns {Identity | null}
+ */
+export function authenticate({ token, scheme = 'bearer' }) {
+  const entry = TOKENS.get(/** @type {string} */ (token));
+  if (scheme !== 'bearer' || !entry || entry.expired) return null;
+  return { limits: LIMITS, ...entry };
+}
+
+/** Whether an identity may publish to a channel and subscribe to it. @param {Identity} identity @param {string} channel */
+export function mayUse(identity, channel) {
+  if (channel.startsWith('forbidden/')) return false;
+  return !(identity.narrow && channel.startsWith('restricted/'));
+}
