@@ -1,11 +1,12 @@
 """Tables of fields, made from schemas, and one page per frame.
 
-A page takes the schema of its frame, its registry row, its examples, the requirements and the traces. Nothing is written by hand here: a new frame
-gets its page from its data. Fields have stable anchors, such as `#field-limits-queue`.
+A page takes the schema of its frame, its registry row, its examples, the requirements and the traces. Nothing
+is written by hand: a new frame gets its page from its data. Fields have stable anchors (`#field-error-code`).
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import dataclass
@@ -271,25 +272,38 @@ def _examples(project: Project, name: str) -> list[str]:
     lines: list[str] = []
     valid = sorted(folder.glob("valid/*.json"))
     if valid:
-        lines += ["## Valid", ""]
+        lines += ["## Valid examples", ""]
     for file in valid:
-        lines += [*_fence(file.stem.replace("-", " "), project.json(file)), ""]
+        title = file.stem.replace("-", " ")
+        lines += [f'```json title="{title}"', dumps(_short(project.json(file))).rstrip("\n"), "```", ""]
     invalid = sorted(folder.glob("invalid/*.json"))
     if invalid:
-        lines += ["## Invalid", ""]
+        lines += ["## Invalid examples", ""]
     for file in invalid:
         example = project.object(file)
         error = example.get("error")
         fault = error if isinstance(error, dict) else {}
-        where = f"`{fault.get('keyword')}` at `{fault.get('path') or '/'}`"
-        lines += [f"{str(example['why']).rstrip('.')}: {where}.", "", *_fence(None, example["frame"]), ""]
+        place = f" at `{fault['path']}`" if fault.get("path") else ""
+        frame = json.dumps(_short(example["frame"]), ensure_ascii=False)
+        lines += [
+            f"{str(example['why']).rstrip('.')} (`{fault.get('keyword')}`{place})<br>",
+            f'<code class="hf-line">{html.escape(frame, quote=False)}</code>',
+            "",
+        ]
     return lines
 
 
-def _fence(caption: str | None, value: object) -> list[str]:
-    """Return a block of JSON; long strings stay on their line and scroll."""
-    title = f' title="{caption}"' if caption else ""
-    return [f"```json{title}", dumps(value).rstrip("\n"), "```"]
+def _short(value: object) -> object:
+    """Return an example with its very long strings cut, since those are there for their length only."""
+    match value:
+        case str() if len(value) > 80:
+            return f"{value[:16]}… {len(value)} characters"
+        case list():
+            return [_short(item) for item in value]
+        case dict():
+            return {key: _short(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tools.problem import Project, rows, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tools.spec_index import Requirement
@@ -51,7 +51,9 @@ def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, st
     return {
         "suite/checks.md": _checks(checks, vectors, requirements),
         "suite/vectors.md": _vectors(vectors),
-        "suite/traces.md": _traces(traces),
+        "suite/traces.md": _traces(
+            traces, {file.name.partition(".")[0] for file in project.v1.glob("messages/*")}
+        ),
     }
 
 
@@ -196,39 +198,46 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _traces(traces: Mapping[str, Mapping[str, object]]) -> str:
+def _traces(traces: Mapping[str, Mapping[str, object]], documented: Container[object]) -> str:
     """Return the page of whole conversations."""
     lines = [
         "# Conversations",
         "",
-        "Whole conversations, as data in `schemas/v1/traces`; the reference server is tested against each.",
+        "Whole conversations, as data in `schemas/v1/traces`.",
         "The client's frames stand on the left, the server's on the right.",
         "",
     ]
     for name, trace in traces.items():
         lines += [f"## {trace['title']} {{ #{name} }}", ""]
+        if "description" in trace:
+            lines += [str(trace["description"]), ""]
         if covered := strings(trace.get("requirements")):
             lines += [f"Shows {', '.join(covered)}.", ""]
-        lines += [*conversation(rows(trace.get("steps"))), ""]
+        lines += [*conversation(rows(trace.get("steps")), documented), ""]
     return "\n".join(lines)
 
 
-def conversation(steps: Iterable[Mapping[str, object]]) -> list[str]:
-    """Draw a conversation: one row per step, on the side of its sender, in HTML that wraps when narrow."""
+def conversation(steps: Iterable[Mapping[str, object]], documented: Container[object]) -> list[str]:
+    """Draw a conversation: one row per step, on the side of its sender, in HTML that wraps when narrow.
+
+    Args:
+        steps: those of a trace.
+        documented: the types that have a page of their own.
+    """
     lines = ['<ol class="hf-conversation">']
     for step in steps:
         sender = str(step["from"])
-        who = f"{step['connection']} · {sender}" if "connection" in step else sender
-        if "frame" in step:
-            frame = step["frame"]
-            assert isinstance(frame, dict)
-            what = f'<a href="../frames/{frame.get("type")}.html">{html.escape(str(frame.get("type")))}</a>'
-            body = html.escape(_compact(frame), quote=False)
-        else:
-            key = "close" if "close" in step else "bytes"
-            what, body = key, html.escape(_compact(step[key]), quote=False)
+        speaker = f"{step['connection']} connection, {sender}" if "connection" in step else sender
+        kind = next(key for key in ("frame", "close", "text", "bytes") if key in step)
+        content = step[kind]
+        name = str(content.get("type")) if isinstance(content, dict) else kind
+        what = f'<a href="../frames/{name}.html">{name}</a>' if name in documented else html.escape(name)
+        body = content if kind == "text" else json.dumps(content, ensure_ascii=False)
+        notes = [html.escape(str(step[key])) for key in ("fault", "note") if key in step]
         lines.append(
-            f'<li class="hf-from-{sender}"><span class="hf-speaker">{html.escape(who)}: {what}</span>'
-            f"<code>{body}</code></li>"
+            f'<li class="hf-from-{sender}"><span class="hf-speaker">{html.escape(speaker)}: {what}</span>'
+            f"<code>{html.escape(str(body), quote=False)}</code>"
+            + "".join(f'<span class="hf-note">{note}</span>' for note in notes)
+            + "</li>"
         )
     return [*lines, "</ol>"]

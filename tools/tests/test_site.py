@@ -130,6 +130,8 @@ def test_the_generated_navigation_is_replaced_and_the_rest_kept() -> None:
             {"type": "array", "items": {"$ref": "#/$defs/id"}, "uniqueItems": True},
             "array of integer, each once",
         ),
+        ({"type": "string", "minLength": 1}, "non-empty string"),
+        ({"oneOf": [{"type": "string"}, {"type": "object"}]}, "string or object"),
         ({"type": ["string", "null"]}, "string or null"),
     ],
 )
@@ -193,17 +195,23 @@ def test_checks_are_read_without_importing_them(tmp_path: Path) -> None:
 
 def test_a_conversation_cannot_smuggle_markup_into_the_page() -> None:
     """Frames are data; what looks like a tag is shown."""
-    drawn = "\n".join(
-        conversation(
-            [
-                {"from": "client", "frame": {"type": "publish", "data": "<script>&"}},
-                {"from": "server", "close": 4001},
-            ]
-        )
-    )
-    assert "<script>" not in drawn
+    steps: list[dict[str, object]] = [
+        {"from": "client", "frame": {"type": "<b>", "data": "<script>&"}, "fault": "<i>"},
+        {"from": "client", "text": "<u>"},
+        {"from": "server", "connection": "<s>", "close": 4001},
+    ]
+    drawn = "\n".join(conversation(steps, ()))
+    assert not re.search(r"<(script|b|i|u|s)>", drawn)
     assert "&lt;script&gt;&amp;" in drawn
     assert "hf-from-server" in drawn
+
+
+def test_only_documented_frames_are_linked_in_a_conversation() -> None:
+    """An unknown type may be the point of a conversation; it has no page."""
+    steps = [{"from": "client", "frame": {"type": name}} for name in ("publish", "party")]
+    known, unknown = conversation(steps, {"publish"})[1:-1]
+    assert 'href="../frames/publish.html"' in known
+    assert "href" not in unknown
 
 
 def test_the_tree_of_this_checkout_has_every_requirement_and_every_frame(tmp_path: Path) -> None:
