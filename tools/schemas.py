@@ -90,13 +90,11 @@ def path_of(error: ValidationError) -> str:
     return ".".join(str(part) for part in error.absolute_path)
 
 
-def senders(project: Project) -> Mapping[str, list[str]]:
-    """Return who may send each type, from the registry."""
+@cache
+def reserved(project: Project) -> frozenset[str]:
+    """Return the types whose names are known and whose schemas come with a later edition."""
     registry = project.object(project.v1 / "protocol.json")
-    return {
-        str(row["type"]): [str(side) for side in cast("list[object]", row["from"])]
-        for row in rows(registry["messages"])
-    }
+    return frozenset(str(row["type"]) for row in rows(registry["messages"]) if row["schema"] is None)
 
 
 def meta_problems(project: Project, file: Path, schema: str) -> list[Problem]:
