@@ -126,7 +126,7 @@ def _agree(project: Project, vector: Mapping[str, object]) -> Iterator[str]:
         if named and not schemas.frame_errors(project, named[-1]):
             yield "expects bad_request, and the schema finds nothing wrong"
     elif best.get("close") == _BAD_SCHEMA and set(strings(vector["covers"])) <= _SCHEMA_FAULTS:
-        reserved = frames and frames[-1].get("type") in schemas.reserved(project)
+        reserved = frames and str(frames[-1].get("type")) in schemas.reserved(project)
         if frames and not reserved and not schemas.frame_errors(project, frames[-1]):
             yield "expects 4005, and the schema finds nothing wrong"
     elif "frames" in best or best.get("error") in (
