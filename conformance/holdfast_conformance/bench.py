@@ -27,6 +27,7 @@ class Bench:
     """The surroundings of every check of one run.
 
     Attributes:
+        admits: whether the server lets us in with what the target file has.
         offered: the profiles that `welcome` listed when hello asked for all of `PROFILES`.
         limits: the `limits` of that welcome.
         refusals: for each profile that is not offered, why its absence is doubtful; "" when a probe confirmed
@@ -41,6 +42,7 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
     ambient: Ambient = field(default_factory=Ambient)
     seed: int = 0
+    admits: bool = True
     offered: frozenset[str] = frozenset()
     limits: dict[str, object] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)

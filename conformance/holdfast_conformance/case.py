@@ -31,16 +31,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS", "AuthorError", "Check", "Closure", "Emitted", "Exchange", "Expectation", "Failure", "Frame",
-    "Peer", "Response", "Session", "Test", "Unverified", "check",
+    "NotApplicable", "Peer", "Response", "Session", "Test", "Unverified", "check",
 ]  # fmt: skip
 
 P = TypeVar("P", bound=Peer)
+T = TypeVar("T")
 
 STARTS_EXCHANGE = ("request", "subscribe", "publish", "auth")
 
 
 class Unverified(Exception):
     """The target does not offer what the check needs; the text says what, and how to offer it."""
+
+
+class NotApplicable(Exception):
+    """The check has seen that what it is about is optional and absent; the text says what."""
 
 
 class Lane(Protocol):
@@ -58,7 +63,9 @@ class Check:
     Args:
         needs: what the target must offer, see `needs.py`.
         slow: sits out declared timers of the target; runs in the slow lane, beside everything else.
-        intrusive: floods or stalls; runs off loopback only with `--intrusive`, and alone at the end.
+        intrusive: floods or stalls; runs off loopback only with `--intrusive`.
+        serial: needs the target for itself; runs alone at the end.
+        data_driven: made from a published vector.
     """
 
     id: str
@@ -68,6 +75,8 @@ class Check:
     function: Callable[[Test], Awaitable[None]]
     slow: bool = False
     intrusive: bool = False
+    serial: bool = False
+    data_driven: bool = False
 
     @property
     def area(self) -> str:
@@ -86,6 +95,7 @@ def check(
     needs: Sequence[str] = (),
     slow: bool = False,
     intrusive: bool = False,
+    serial: bool = False,
 ) -> Callable[[Callable[[Test], Awaitable[None]]], Callable[[Test], Awaitable[None]]]:
     """Define a check; the first line of the docstring is its title.
 
@@ -98,7 +108,7 @@ def check(
         ids = (covers,) if isinstance(covers, str) else tuple(covers)
         if id in CHECKS or not title or not ids:
             raise ValueError(f"check {id!r}: the id is taken, or it lacks a docstring or covers=")
-        CHECKS[id] = Check(id, title, ids, tuple(needs), function, slow, intrusive)
+        CHECKS[id] = Check(id, title, ids, tuple(needs), function, slow, intrusive, serial)
         return function
 
     return define
@@ -111,6 +121,8 @@ class Test:
         check: the check.
         bench: what the run knows about the target.
         random: random numbers that depend on the run's seed and the check alone.
+        nursery: lives as long as the check; for what should go on beside it.
+        informational: whatever happens is recorded, and nothing is judged.
     """
 
     __test__ = False  # not a pytest class
@@ -122,10 +134,11 @@ class Test:
         self.journal = Journal()
         self.peers: list[Peer] = []
         self.assertions = 0
+        self.informational = False
         self.control_passed = ""
         self.absences: list[str] = []
         self.notes: list[str] = []
-        self._nursery = nursery
+        self.nursery = nursery
         self._lane = lane
         self._emitter: Session | None = None
         self._names = 0
@@ -191,6 +204,10 @@ class Test:
             hello: further members of hello, such as `{"limits": {"max_frame": 4096}}`.
             receive_buffer: as in `connect`.
         """
+        if not self.bench.admits:
+            raise Unverified(
+                "the server wants credentials: add an identity to [identities] in the target file"
+            )
         who = self._identity(identity)
         shown = name or self._unused_name(identity or (who.name if who else "anonymous"))
         session = await self._open(Session, shown, who.headers if who else (), receive_buffer)
@@ -301,6 +318,11 @@ class Test:
         with self._blame(hint, requirement):
             return await expectation
 
+    async def judge(self, outcome: Awaitable[T]) -> T:
+        """Count an awaited judgement of the suite itself as an assertion and return its value."""
+        self.assertions += 1
+        return await outcome
+
     async def control(self, expectation: Expectation) -> Frame:
         """Prove that the path is live: the positive twin of a later `must_not`. Return the frame."""
         frame = await expectation
@@ -354,6 +376,37 @@ class Test:
         if codes and peer.closure.code != codes[0]:
             self.note(f"closed with {peer.closure.code}, which is allowed; {codes[0]} is best")
         return peer.closure
+
+    async def until(
+        self, peer: Peer, condition: Callable[[], bool], what: str, *, hint: str = "", requirement: str = ""
+    ) -> None:
+        """Assert that a condition on what a peer has received becomes true; `what` names what it waits
+        for.
+        """
+        self.assertions += 1
+        begin = trio.current_time()
+        with trio.move_on_after(self.bench.clock.patience):
+            while not condition() and not peer.finished.is_set():
+                await peer.arrival()
+        if condition():
+            return
+        with self._blame(hint, requirement):
+            if not peer.finished.is_set():
+                if self.bench.clock.stalled(begin, trio.current_time()):
+                    raise StalledError
+                self.bench.clock.expired += 1
+            raise Failure(f"expected {what} at {peer.name}; it did not come")
+
+    async def reply(self, peer: Peer, *, hint: str = "", requirement: str = "") -> Frame | None:
+        """Assert that the target reacts: return its next message, or None when it hung up instead."""
+        self.assertions += 1
+        with self._blame(hint, requirement):
+            return await peer.receives_any().wait_or_close()
+
+    async def ends(self, peer: Peer, *, hint: str = "", requirement: str = "") -> None:
+        """Assert that the target ends the TCP stream, which comes after the close frames."""
+        over = peer.finished.is_set
+        await self.until(peer, over, "the end of the TCP connection", hint=hint, requirement=requirement)
 
     async def alive(self, session: Session, *, hint: str = "", requirement: str = "") -> None:
         """Assert that the session still works: a ping is answered."""
@@ -441,6 +494,10 @@ class Test:
         """Return what to raise when only the running check can see that the target offers too little."""
         return Unverified(reason)
 
+    def not_applicable(self, reason: str) -> NotApplicable:
+        """Return what to raise when the check has seen that something optional is absent, as it may be."""
+        return NotApplicable(reason)
+
     # Time
 
     def now(self) -> float:
@@ -458,6 +515,33 @@ class Test:
         self.journal.add("·", "·", f"waits {seconds:g} s: {what}")
         async with self._parked():
             await trio.sleep(seconds)
+
+    async def quiet(self, what: str) -> None:
+        """Let one calibrated window of silence pass: long compared with how fast this target reacts."""
+        window = self.bench.clock.quiet_window
+        self.journal.add("·", "·", f"watches for {window * 1000:.0f} ms: {what}")
+        begin = trio.current_time()
+        async with self._parked():
+            await trio.sleep(window)
+        if self.bench.clock.stalled(begin, trio.current_time()):
+            raise StalledError
+
+    # The end
+
+    def settle(self) -> None:
+        """Check the check itself, after it has run: every expectation was used, and something was
+        asserted.
+        """
+        unused = [e.what for peer in self.peers for e in peer.expectations if not e.used]
+        if unused:
+            raise AuthorError(f"the check expects {unused[0]} and never looks whether it came")
+        if not self.assertions:
+            raise AuthorError("the check asserts nothing")
+
+    async def leave(self) -> None:
+        """Close every connection that the check left open."""
+        for peer in self.peers:
+            await peer.leave()
 
     # Inside
 
@@ -491,11 +575,7 @@ class Test:
                     raise
                 return "closed"
         window = self.bench.clock.quiet_window
-        begin = trio.current_time()
-        async with self._parked():
-            await trio.sleep(window)
-        if self.bench.clock.stalled(begin, trio.current_time()):
-            raise StalledError
+        await self.quiet(f"nothing like {expectation.what}")
         return f"quiet for {window * 1000:.0f} ms"
 
     async def _accepts(
@@ -558,7 +638,7 @@ class Test:
             clock=bench.clock,
             journal=self.journal,
             watch=bench.ambient.watch(self.check.id, self.journal, bench.target.mask),
-            nursery=self._nursery,
+            nursery=self.nursery,
         )
         self.peers.append(peer)
         return response, peer

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Closure", "Peer", "Response", "dumps"]
 
+FLOOD = 256 << 20
+"""Bytes on one connection after which we stop reading a target that does not stop writing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -80,6 +83,8 @@ class Peer:
         frames: every message received so far, oldest first.
         closure: how the connection ended, None while it lives.
         pongs: payloads of the WebSocket pongs received.
+        finished: set once the stream itself is over, which may be later than `closure`.
+        after_close: bytes that followed the target's close frame.
         answer_pings, answer_close, answer_heartbeats: set to False to leave the target without an answer.
     """
 
@@ -102,6 +107,7 @@ class Peer:
         self.closure: Closure | None = None
         self.finished = trio.Event()
         self.pongs: list[bytes] = []
+        self.after_close = bytearray()
         self.expectations: list[Expectation] = []
         self.answer_pings = True
         self.answer_close = True
@@ -114,6 +120,7 @@ class Peer:
         self._extensions = _extensions(response)
         self._parser = Connection(ConnectionType.CLIENT, self._extensions, trailing)
         self._arrivals = trio.lowlevel.ParkingLot()
+        self._received_bytes = 0
         self._text_parts: list[str] = []
         self._pending: list[bytes] = []
         self._writing = False
@@ -343,38 +350,47 @@ class Peer:
 
     async def _read(self) -> None:
         self._parse()
-        while True:
+        over = False
+        while not over:
             await self._reading.wait()
             data = None
             try:
                 with trio.CancelScope() as self._read_scope:
                     data = await self._stream.receive_some(self._chunk)
-            except trio.BrokenResourceError:
-                self._end(Closure("reset"))
-            except trio.ClosedResourceError:
-                self._end(Closure("local"))
-            if self._stream_over(data):
-                return
-            if data:
-                self.last_received = trio.current_time()
-                if self._parser.state is ConnectionState.OPEN:
-                    self._parser.receive_data(bytes(data))
-                    self._parse()
-                elif self.closure is not None and self.closure.how == "frame":
-                    self._watch.after_close(self._journal.add(self.name, "←", bytes(data)))
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                over = True
+                self._end(Closure("reset" if isinstance(error, trio.BrokenResourceError) else "local"))
+            if data == b"":
+                over = True
+                self._end(Closure("eof"))
+            elif data:
+                self._digest(bytes(data))
+                over = self.closure is not None and self.closure.how == "garbage"
             if self._pace:
                 await trio.sleep(self._pace)
+        self.finished.set()
+        self._arrivals.unpark_all()
 
-    def _stream_over(self, data: bytes | bytearray | None) -> bool:
-        if data == b"":
-            self._end(Closure("eof"))
-        if data == b"" or (self.closure is not None and self.closure.how in ("reset", "local", "garbage")):
-            self.finished.set()
-            return True
-        return False
+    def _digest(self, data: bytes) -> None:
+        self.last_received = trio.current_time()
+        self._received_bytes += len(data)
+        if self._received_bytes > FLOOD:
+            self._end(Closure("garbage", reason=f"more than {FLOOD >> 20} MiB came"))
+        elif self._parser.state is ConnectionState.OPEN:
+            self._parser.receive_data(data)
+            self._parse()
+        else:
+            self.after_close += data
+            self._watch.after_close(self._journal.add(self.name, "←", data))
 
     def _parse(self) -> None:
         for event in self._parser.events():
+            if (
+                self.closure is not None and self.closure.how == "frame"
+            ):  # in one segment with the close frame
+                self.after_close += repr(event).encode()
+                self._watch.after_close(self._journal.add(self.name, "←", repr(event)))
+                continue
             match event:
                 case TextMessage():
                     self._text_parts.append(event.data)

@@ -136,21 +136,27 @@ class Expectation:
     def __await__(self) -> Generator[object, object, Frame]:
         return self.wait().__await__()
 
-    async def wait(self, patience: float | None = None) -> Frame:
+    async def wait(self) -> Frame:
         """Return the first matching frame, waiting for it as long as the run's patience allows.
-
-        Args:
-            patience: seconds to wait, when a declared timer of the target makes the usual patience too short.
 
         Raises:
             Failure: it did not come in time, cannot come any more, or something else came in its place.
             StalledError: it did not come, but this process was not running for part of the wait.
         """
+        frame = await self.wait_or_close()
+        if frame is None:
+            raise Failure(
+                f"expected {self.what}; {self.peer.name}'s connection was {self.peer.closure} instead"
+            )
+        return frame
+
+    async def wait_or_close(self) -> Frame | None:
+        """Like `wait`, and return None when the connection ended before a matching frame."""
         self.used = True
         peer, clock = self.peer, self.peer.clock
         begin = trio.current_time()
         index = 0
-        with trio.move_on_after(clock.patience if patience is None else patience):
+        with trio.move_on_after(clock.patience):
             while True:
                 while index < len(peer.frames):
                     frame = peer.frames[index]
@@ -162,9 +168,7 @@ class Expectation:
                     if self.breaks is not None and (reason := self.breaks(frame)) is not None:
                         raise Failure(f"expected {self.what}; {reason}", frame=frame)
                 if peer.closure is not None:
-                    raise Failure(
-                        f"expected {self.what}; {peer.name}'s connection was {peer.closure} instead"
-                    )
+                    return None
                 await peer.arrival()
         if clock.stalled(begin, trio.current_time()):
             raise StalledError

@@ -1,0 +1,177 @@
+"""Starting a target as a process of its own, and stopping it cleanly.
+
+The process's standard error (and standard output, after the line that announces the URL) is read all the
+time, so that it never blocks, and its newest lines are kept for the report of a run that went wrong.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from .target import TargetError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator
+
+    from .target import Spawn
+
+__all__ = ["Launched", "launch"]
+
+REFERENCE = "holdfast-server"
+
+GRACE = 3.0
+"""Seconds that a target has to stop after SIGTERM before it is killed."""
+
+
+class Launched:
+    """A running target: its URL, its process, and the newest lines of its log."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.url = ""
+        self.log: deque[str] = deque(maxlen=20)
+
+    @property
+    def died(self) -> str:
+        """How the process ended, "" while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return ""
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+    async def keep_log(self, stream: trio.abc.ReceiveStream, rest: bytes = b"") -> None:
+        """Read a stream of the process until it ends, keeping the newest lines."""
+        pending = rest
+        async for data in stream:
+            *lines, pending = (pending + data).split(b"\n")
+            self.log.extend(line.decode("utf-8", "replace")[:500] for line in lines)
+            pending = pending[-4096:]
+
+
+@asynccontextmanager
+async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[Launched]:
+    """Start the target, wait until it is ready, and stop it at the end.
+
+    Raises:
+        TargetError: it cannot be started, dies, or is not ready in time.
+    """
+    port = _free_port() if "{port}" in spawn.cmd else 0
+    words = [word.replace("{port}", str(port)) for word in shlex.split(spawn.cmd)]
+    command = _resolve(words)
+    async with trio.open_nursery() as nursery:
+        try:
+            process = await trio.lowlevel.open_process(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**environment, **dict(spawn.env)},
+                start_new_session=True,  # our Ctrl-C is not the target's
+            )
+        except OSError as error:
+            raise TargetError(
+                f"cannot start {words[0]!r}: {error.strerror}", "see [target] spawn.cmd"
+            ) from error
+        launched = Launched(process)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        nursery.start_soon(launched.keep_log, process.stderr)
+        try:
+            rest = b""
+            with trio.move_on_after(spawn.timeout) as waiting:
+                if spawn.ready == "url":
+                    rest = await _read_url(launched, process.stdout)
+                else:
+                    await _accepting(launched, port)
+                    launched.url = spawn.url.replace("{port}", str(port))
+            if waiting.cancelled_caught:
+                raise TargetError(
+                    f"{words[0]!r} was not ready within {spawn.timeout:g} s",
+                    "it must print its URL first"
+                    if spawn.ready == "url"
+                    else f"it must listen on port {port}",
+                )
+            nursery.start_soon(launched.keep_log, process.stdout, rest)
+            yield launched
+        finally:
+            await _stop(process)
+            nursery.cancel_scope.cancel()
+
+
+def _resolve(words: list[str]) -> list[str]:
+    """Return the command with its program found; the reference server may live beside our own interpreter."""
+    beside = Path(sys.executable).parent / words[0]
+    if words[0] == REFERENCE and not beside.exists() and shutil.which(REFERENCE) is None:
+        return [sys.executable, "-m", "holdfast_reference", *words[1:]]
+    if words[0] == REFERENCE and beside.exists():
+        return [str(beside), *words[1:]]
+    return words
+
+
+async def _read_url(launched: Launched, stdout: trio.abc.ReceiveStream) -> bytes:
+    """Read the first line into `url`; return what came behind it."""
+    head = b""
+    while b"\n" not in head:
+        data = await stdout.receive_some(4096)
+        if not data:
+            await _explain_death(launched)
+        head += data
+    line, _, rest = head.partition(b"\n")
+    launched.url = line.decode("utf-8", "replace").strip()
+    if not launched.url.startswith(("ws://", "wss://")):
+        raise TargetError(
+            f"the first line of the target is not a URL: {launched.url[:100]!r}", 'or use ready = "tcp"'
+        )
+    return rest
+
+
+async def _accepting(launched: Launched, port: int) -> None:
+    """Wait until something accepts connections on the port."""
+    while True:
+        if launched.died:
+            await _explain_death(launched)
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            await trio.sleep(0.02)
+            continue
+        await stream.aclose()
+        return
+
+
+async def _explain_death(launched: Launched) -> None:
+    with trio.move_on_after(1):
+        await launched.process.wait()
+    await trio.sleep(0.05)  # the last words are still in the pipe
+    last = launched.log[-1] if launched.log else "without a word"
+    raise TargetError(
+        f"the target {launched.died or 'closed its output'} before it was ready: {last}", "run it by hand"
+    )
+
+
+async def _stop(process: trio.Process) -> None:
+    with trio.CancelScope(shield=True):
+        process.terminate()
+        with trio.move_on_after(GRACE):
+            await process.wait()
+        if process.poll() is None:
+            process.kill()
+            await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
