@@ -25,8 +25,6 @@ export class Lane {
   bytes = 0;
   /** @type {Entry | null} the queued gap that still takes losses */
   gap = null;
-  /** Whether a gap(overflow) was the last thing written: an event must come before the next one. */
-  afterGap = false;
 
   /** @param {number} id */
   constructor(id) {
@@ -104,7 +102,6 @@ export class Outbox {
     for (const entry of this.#entries) {
       if (!all && !this.#socket.ready()) return;
       this.#remove(entry);
-      if (entry.lane && (entry.event || entry.gap)) entry.lane.afterGap = entry.gap === 'overflow';
       this.#socket.send(encode(entry), entry.written);
       entry.left?.();
     }
@@ -114,25 +111,13 @@ export class Outbox {
   #shed() {
     const { queue, queue_bytes } = this.#limits;
     while (this.#events > queue || this.#bytes > queue_bytes) {
-      /** @type {Lane | undefined} */
-      let victim;
-      for (const lane of this.#lanes) {
-        if (lane.backlog.size > 0 && !(victim?.bytes >= lane.bytes)) victim = lane;
-      }
-      if (!victim) return;
-      this.#drop(victim);
+      this.#drop([...this.#lanes].reduce((most, lane) => (lane.bytes > most.bytes ? lane : most)));
     }
   }
 
   /** Folds all queued events of a lane into one gap. @param {Lane} lane */
   #drop(lane) {
-    if (lane.afterGap && !lane.gap) {
-      // Two gaps must not follow each other: one event stays.
-      const [first] = lane.backlog;
-      lane.backlog.delete(first);
-      lane.afterGap = false;
-    }
-    for (const entry of [...lane.backlog]) {
+    for (const entry of lane.backlog) {
       if (lane.gap) {
         lane.gap.missed += entry.missed;
         this.#remove(entry);
@@ -163,6 +148,6 @@ export class Outbox {
     this.#bytes -= bytes;
     lane.bytes -= bytes;
     lane.backlog.delete(entry);
-    if (lane.bytes === 0) this.#lanes.delete(lane);
+    if (lane.backlog.size === 0) this.#lanes.delete(lane);
   }
 }
