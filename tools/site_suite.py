@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tools.spec_index import Requirement
 
-_CASES = "conformance/holdfast_conformance/cases"
+_SUITE = "conformance/holdfast_conformance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class Check:
 
 def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, str]:
     """Return the pages `suite/checks.md`, `suite/vectors.md` and `suite/traces.md`."""
-    checks = [check for file in sorted((project.root / _CASES).glob("*.py")) for check in checks_of(file)]
+    suite = project.root / _SUITE
+    checks = [check for file in sorted(suite.glob("cases/*.py")) for check in checks_of(file)]
+    rules = list(rules_of(suite / "ambient.py"))
     vectors = [project.object(file) for file in sorted(project.v1.glob("vectors/*.json"))]
     traces = {file.stem: project.object(file) for file in sorted(project.v1.glob("traces/*.json"))}
     return {
-        "suite/checks.md": _checks(checks, vectors, requirements),
+        "suite/checks.md": _checks(checks, rules, vectors, requirements),
         "suite/vectors.md": _vectors(vectors),
         "suite/traces.md": _traces(
             traces, {file.name.partition(".")[0] for file in project.v1.glob("messages/*")}
@@ -75,22 +77,36 @@ def checks_of(file: Path) -> Iterator[Check]:
             )
 
 
+def rules_of(file: Path) -> Iterator[Check]:
+    """Yield the rules that hold for every frame of every check, `Rule(id, requirement, title)`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "Rule":
+            slug, requirement, title = (ast.literal_eval(argument) for argument in node.args)
+            yield Check(slug, (requirement,), (), title)
+
+
 def _literals(node: ast.expr | None) -> list[str]:
     """Return the strings written down in an argument: one, or a list of them."""
     return strings(ast.literal_eval(node)) if node is not None else []
 
 
 def _checks(
-    checks: Sequence[Check], vectors: Iterable[Mapping[str, object]], requirements: Sequence[Requirement]
+    checks: Sequence[Check],
+    rules: Sequence[Check],
+    vectors: Iterable[Mapping[str, object]],
+    requirements: Sequence[Requirement],
 ) -> str:
     """Return the page that lists, for each requirement, what tests it."""
     tests: dict[str, list[str]] = {requirement.id: [] for requirement in requirements}
-    for check in checks:
+    for check in (*checks, *rules):
         for identity in check.covers:
             tests.setdefault(identity, []).append(f"[`{check.slug}`](#{check.anchor})")
-    for vector in (vector for group in vectors for vector in rows(group.get("vectors"))):
-        for identity in strings(vector.get("covers")):
-            tests.setdefault(identity, []).append(f"[`{vector['id']}`](vectors.md#{_anchor(vector)})")
+    for group in vectors:
+        for identity in strings(group.get("covers")):
+            tests.setdefault(identity, []).append(f"[{group['title']}](vectors.md#patterns)")
+        for vector in rows(group.get("vectors")):
+            for identity in strings(vector.get("covers")):
+                tests.setdefault(identity, []).append(f"[`{vector['id']}`](vectors.md#{_anchor(vector)})")
     lines = [
         "# Checks",
         "",
@@ -113,10 +129,20 @@ def _checks(
         if check.slug.partition("/")[0] != area:
             area = check.slug.partition("/")[0]
             lines += ["", f"## {area.upper()}", ""]
-        needs = f" Needs {', '.join(f'`{need}`' for need in check.needs)}." if check.needs else ""
-        lines += [f"`{check.slug}` ({', '.join(check.covers)})<br>", f"{check.behaviour}{needs}"]
-        lines += [f"{{: #{check.anchor} .hf-check }}", ""]
+        lines += _entry(check)
+    lines += ["", "## On every frame", "", "These rules watch every connection of every other check.", ""]
+    lines += [line for rule in rules for line in _entry(rule)]
     return "\n".join(lines)
+
+
+def _entry(check: Check) -> list[str]:
+    needs = f" Needs {', '.join(f'`{need}`' for need in check.needs)}." if check.needs else ""
+    return [
+        f"`{check.slug}` ({', '.join(check.covers)})<br>",
+        f"{check.behaviour}{needs}",
+        f"{{: #{check.anchor} .hf-check }}",
+        "",
+    ]
 
 
 def _because(requirement: Requirement) -> str:
@@ -139,7 +165,8 @@ def _vectors(groups: Iterable[Mapping[str, object]]) -> str:
         "",
     ]
     for group in groups:
-        lines += [f"## {group['title']}", "", str(group.get("description", "")), ""]
+        anchor = " { #patterns }" if "rows" in group else ""
+        lines += [f"## {group['title']}{anchor}", "", str(group.get("description", "")), ""]
         if "rows" in group:
             lines += _patterns(group)
         for vector in rows(group.get("vectors")):

@@ -12,7 +12,7 @@ import pytest
 from tools import site, spec_index
 from tools.problem import Project
 from tools.site_frames import Shapes
-from tools.site_suite import checks_of, conversation
+from tools.site_suite import checks_of, conversation, rules_of
 from tools.spec_index import Requirement
 
 if TYPE_CHECKING:
@@ -191,6 +191,14 @@ def test_checks_are_read_without_importing_them(tmp_path: Path) -> None:
     assert (check.slug, check.covers, check.needs) == ("sub/no-echo", ("SUB-15", "SUB-16"), ("pubsub",))
     assert check.behaviour == "The publisher hears nothing."
     assert check.anchor == "sub-no-echo"
+
+
+def test_rules_that_watch_every_frame_count_as_checks(tmp_path: Path) -> None:
+    """They have no function of their own, only an id, a requirement and a title."""
+    module = tmp_path / "ambient.py"
+    module.write_text('RULES = [Rule("sub/one-open", "SUB-01", "Opens once.")]')
+    (rule,) = rules_of(module)
+    assert (rule.slug, rule.covers, rule.behaviour) == ("sub/one-open", ("SUB-01",), "Opens once.")
 
 
 def test_a_conversation_cannot_smuggle_markup_into_the_page() -> None:
