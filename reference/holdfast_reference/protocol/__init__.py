@@ -1,0 +1,28 @@
+"""The sans-I/O core: what a Holdfast server does, without sockets, clocks, randomness or logging.
+
+`Connection` takes frames, commands and times, and gives back effects and frames to write.
+Nothing below this package knows how bytes travel; nothing in it awaits.
+"""
+
+from holdfast_reference.protocol.connection import Connection, Settings
+from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError
+from holdfast_reference.protocol.events import Event
+from holdfast_reference.protocol.grants import Credentials, Grant, Permissions
+from holdfast_reference.protocol.limits import Limits, Rate, Timers
+from holdfast_reference.protocol.messages import Payload
+
+__all__ = [
+    "CloseCode",
+    "Connection",
+    "Credentials",
+    "ErrorCode",
+    "Event",
+    "ExchangeError",
+    "Grant",
+    "Limits",
+    "Payload",
+    "Permissions",
+    "Settings",
+    "Rate",
+    "Timers",
+]

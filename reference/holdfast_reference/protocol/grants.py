@@ -1,0 +1,41 @@
+"""Who somebody is and what they may do: the answer of an authenticator, as the core needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+__all__ = ["Action", "Credentials", "Grant", "Permissions"]
+
+Action = Literal["call", "subscribe", "publish"]
+
+
+class Permissions(Protocol):
+    """A pure function of what one grant allows; asked once per frame, so it should remember its answers."""
+
+    def may(self, action: Action, name: str) -> bool:
+        """Whether `action` is allowed on `name`, a method for `call` and a channel for the others."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client showed: `hello.auth` or an `auth` frame. `scheme` is `bearer` unless it said otherwise."""
+
+    scheme: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an authenticator gave for credentials.
+
+    Args:
+        principal: issuer and subject, as one string; two grants speak of the same person if these are equal.
+        permissions: what it may do.
+        expires_in_ms: how long from now it lasts; None for ever.
+    """
+
+    principal: str
+    permissions: Permissions
+    expires_in_ms: int | None = None

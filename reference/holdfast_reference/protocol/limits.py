@@ -1,0 +1,101 @@
+"""Numbers: what a server enforces, what it waits for, and the constants of the protocol.
+
+Nothing is enforced that `welcome.limits` did not advertise, constants aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = [
+    "FIRST_FRAME",
+    "MAX_INTEGER",
+    "MAX_NAME",
+    "MAX_NESTING",
+    "MAX_REFUSAL",
+    "MAX_TAG",
+    "MAX_UNSEQUENCED",
+    "MIN_FRAME",
+    "Bucket",
+    "Limits",
+    "Rate",
+    "Timers",
+]
+
+MAX_INTEGER: Final = 2**53 - 1
+MAX_NESTING: Final = 64
+MAX_NAME: Final = 255  #: bytes of a channel, pattern or method
+MIN_FRAME: Final = 4096  #: the smallest `max_frame` either side may ask for
+FIRST_FRAME: Final = 65_536  #: bytes of `hello`; nobody is known yet, so nobody may send more
+MAX_TAG: Final = 64  #: bytes of the `t` of a ping
+MAX_REFUSAL: Final = 512  #: bytes of an `error` for an exchange that took no slot
+MAX_UNSEQUENCED: Final = 16  #: frames without `id` that may wait unwritten before reading stops
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket of `count` frames, refilled evenly within `per_ms` milliseconds."""
+
+    count: int
+    per_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What `welcome.limits` advertises; bytes and counts.
+
+    `max_frame` bounds one message inwards; outwards the client's wish may lower it.
+    `queue` and `queue_bytes` bound the events that wait for one session.
+    """
+
+    max_frame: int = 262_144
+    max_inflight: int = 64
+    max_subscriptions: int = 256
+    queue: int = 1024
+    queue_bytes: int = 4_194_304
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Milliseconds. The heartbeat pair is advertised in `welcome`, the others are the operator's.
+
+    `head_ms` bounds the HTTP head and the TLS handshake, `hello_ms` the time from the 101 to a whole `hello`,
+    `authenticate_ms` one look at credentials, `close_ms` the closing handshake, `drain_ms` a whole drain.
+    """
+
+    head_ms: int = 10_000
+    hello_ms: int = 10_000
+    authenticate_ms: int = 10_000
+    heartbeat_interval_ms: int = 25_000
+    heartbeat_timeout_ms: int = 10_000
+    close_ms: int = 2_000
+    drain_ms: int = 10_000
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The state of one session's `Rate`: `level` frames were left at time `at`."""
+
+    rate: Rate
+    level: float
+    at: float
+
+    def take(self, now: float) -> int | None:
+        """Pay for one frame.
+
+        Returns:
+            None when it was there, else the milliseconds until the next one is.
+        """
+        rate = self.rate
+        refill = (now - self.at) * 1000 * rate.count / rate.per_ms
+        self.level = min(float(rate.count), self.level + refill)
+        self.at = now
+        if self.level >= 1:
+            self.level -= 1
+            return None
+        return int((1 - self.level) * rate.per_ms / rate.count) + 1
+
+    def copy(self) -> Bucket:
+        return Bucket(self.rate, self.level, self.at)

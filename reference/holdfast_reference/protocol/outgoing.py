@@ -1,0 +1,221 @@
+"""What waits to be written: one first-in-first-out queue per session, and the frames that go past it.
+
+This file knows about room: how much is queued, who loses when it is too much, and which slots are still held by
+a terminal that has not left. It does not know why a frame is queued or what is in it.
+
+Spec: 06-delivery [DEL-02] to [DEL-06] [DEL-12] [DEL-14] [DEL-15], 09-limits-timers [LIM-09].
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from holdfast_reference.protocol.limits import MAX_UNSEQUENCED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from holdfast_reference.protocol.limits import Limits
+
+__all__ = ["AUTH_END", "CALL_END", "CHUNK", "OPEN", "REFUSAL", "SUBSCRIPTION_END", "Outgoing"]
+
+# Kinds of queued frames; `counts` is indexed by them. Plain integers, for one is compared per frame.
+EVENT: Final = 0  #: an event, or the gap that stands for one too large: both may be lost to overflow
+GAP: Final = 1  #: a gap for overflow, whose text is made when it leaves, for it may still grow
+OPEN: Final = 2
+CHUNK: Final = 3
+PONG: Final = 4  #: a fenced pong
+CALL_END: Final = 5  #: a terminal that holds a slot of `max_inflight`
+SUBSCRIPTION_END: Final = 6  #: a terminal that holds a slot of `max_subscriptions`
+AUTH_END: Final = 7  #: the terminal of an `auth`, which has a slot of its own
+REFUSAL: Final = 8  #: a terminal that holds none
+_KINDS: Final = 9
+_DISCARDED: Final = frozenset({EVENT, GAP, CHUNK})
+
+
+class Outgoing:
+    """The outgoing frames of one session.
+
+    `counts[kind]` says how many frames of a kind are queued, `size` how many bytes of them all.
+    """
+
+    __slots__ = ("_event_bytes", "_gapped", "_limits", "_missed", "_queue", "_urgent", "counts", "size")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._queue: deque[tuple[int, int, bytes]] = deque()
+        self._urgent: list[bytes] = []
+        self._event_bytes = 0
+        self._missed: dict[int, int] = {}  # of the overflow gaps in the queue, by subscription
+        self._gapped: set[int] = set()  # subscriptions that were written such a gap and no event since
+        self.counts = [0] * _KINDS
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue or self._urgent)
+
+    def urgent(self, text: bytes) -> None:
+        """Queue a frame without `id`; it goes before everything else."""
+        self._urgent.append(text)
+
+    def push(self, kind: int, id: int, text: bytes) -> None:
+        """Queue a frame that cannot be lost."""
+        self._queue.append((kind, id, text))
+        self.counts[kind] += 1
+        self.size += len(text)
+
+    def event(self, id: int, text: bytes) -> None:
+        """Queue an event, or the gap that stands for one; the session's largest consumer may lose for it."""
+        size = len(text)
+        self._queue.append((EVENT, id, text))
+        counts = self.counts
+        counts[EVENT] += 1
+        self.size += size
+        self._event_bytes += size
+        limits = self._limits
+        while counts[EVENT] > limits.queue or self._event_bytes > limits.queue_bytes:
+            self._overflow()
+
+    def _overflow(self) -> None:
+        """Take everything queued from the subscription with the most queued bytes; one gap stands for it.
+
+        If the last thing that it was written is such a gap already, its first queued event stays, so that an
+        event stands between the two, unless that is all it has. Spec: [DEL-02] [DEL-03] [DEL-04].
+        """
+        queued: dict[int, int] = {}
+        events: dict[int, int] = {}
+        for kind, id, text in self._queue:
+            if kind == EVENT:
+                queued[id] = queued.get(id, 0) + len(text)
+                events[id] = events.get(id, 0) + 1
+        victim = max(queued, key=queued.__getitem__)
+        keep = victim in self._gapped and events[victim] > 1
+        rest: deque[tuple[int, int, bytes]] = deque()
+        lost = 0
+        for item in self._queue:
+            kind, id, text = item
+            if kind != EVENT or id != victim:
+                rest.append(item)
+            elif keep:
+                keep = False
+                rest.append(item)
+            else:
+                lost += 1
+                self._event_bytes -= len(text)
+                self.size -= len(text)
+                if victim not in self._missed:
+                    self._missed[victim] = 0
+                    self.counts[GAP] += 1
+                    rest.append((GAP, victim, b""))
+        self.counts[EVENT] -= lost
+        self._missed[victim] = self._missed.get(victim, 0) + lost
+        self._queue = rest
+
+    def discard(self, id: int) -> None:
+        """Forget what is queued for an exchange that ends early, but its `open`. Spec: [RPC-11]."""
+        counts = self.counts
+        if not (counts[EVENT] or counts[GAP] or counts[CHUNK]):
+            return
+        rest: deque[tuple[int, int, bytes]] = deque()
+        for item in self._queue:
+            kind, owner, text = item
+            if owner == id and kind in _DISCARDED:
+                counts[kind] -= 1
+                self.size -= len(text)
+                if kind == EVENT:
+                    self._event_bytes -= len(text)
+            else:
+                rest.append(item)
+        self._queue = rest
+        self._missed.pop(id, None)
+        self._gapped.discard(id)
+
+    def forget_events(self, id: int, unwanted: Callable[[bytes], bool]) -> None:
+        """Drop those queued events of a subscription that its session may no longer see."""
+        if not self.counts[EVENT]:
+            return
+        rest: deque[tuple[int, int, bytes]] = deque()
+        for item in self._queue:
+            kind, owner, text = item
+            if kind == EVENT and owner == id and unwanted(text):
+                self.counts[EVENT] -= 1
+                self.size -= len(text)
+                self._event_bytes -= len(text)
+            else:
+                rest.append(item)
+        self._queue = rest
+
+    def fence(self, text: bytes) -> None:
+        """Queue a pong behind every event that is queued now. Spec: [DEL-15]."""
+        if self._queue:
+            self.push(PONG, 0, text)
+        else:
+            self._urgent.append(text)
+
+    def holds(self, kind: int, id: int) -> bool:
+        """Whether a frame of this kind is queued for an exchange."""
+        return self.counts[kind] > 0 and any(item[0] == kind and item[1] == id for item in self._queue)
+
+    @property
+    def full(self) -> bool:
+        """Whether reading must stop until something is written. Spec: [DEL-12] [DEL-14]."""
+        counts = self.counts
+        return (
+            counts[REFUSAL] >= self._limits.max_inflight
+            or len(self._urgent) + counts[PONG] >= MAX_UNSEQUENCED
+        )
+
+    def pull(self, size: int) -> list[bytes]:
+        """Take frames from the head: about `size` bytes, at least one frame; [] when nothing waits."""
+        out: list[bytes] = []
+        if self._urgent:
+            out.extend(self._urgent)
+            self._urgent.clear()
+        queue = self._queue
+        if not queue:
+            return out
+        if self.size <= size and not self._gapped and not self.counts[GAP]:
+            out.extend([item[2] for item in queue])
+            queue.clear()
+            self.counts = [0] * _KINDS
+            self.size = self._event_bytes = 0
+            return out
+        counts = self.counts
+        while queue and size > 0:
+            kind, id, text = queue.popleft()
+            counts[kind] -= 1
+            length = len(text)
+            self.size -= length
+            size -= length
+            if kind == EVENT:
+                self._event_bytes -= length
+                self._gapped.discard(id)
+            elif kind == GAP:
+                text = overflow_gap(id, self._missed.pop(id))
+                self._gapped.add(id)
+            out.append(text)
+        return out
+
+    def copy(self) -> Outgoing:
+        twin = Outgoing(self._limits)
+        twin._queue = self._queue.copy()
+        twin._urgent = self._urgent.copy()
+        twin._event_bytes = self._event_bytes
+        twin._missed = self._missed.copy()
+        twin._gapped = self._gapped.copy()
+        twin.counts = self.counts.copy()
+        twin.size = self.size
+        return twin
+
+    def key(self) -> Hashable:
+        return (
+            tuple(self._queue),
+            tuple(self._urgent),
+            frozenset(self._missed.items()),
+            frozenset(self._gapped),
+        )
+
+
+def overflow_gap(id: int, missed: int) -> bytes:
+    return b'{"type":"gap","id":%d,"reason":"overflow","missed":%d}' % (id, missed)

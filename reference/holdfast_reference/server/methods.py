@@ -1,0 +1,110 @@
+"""What an application's handler is and what it sees of a request.
+
+Three shapes, told apart once, when the handler is registered: a plain function answers within the read and must
+not block; an `async def` gets a task of its own; an async generator streams, one chunk per value.
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+from typing import TYPE_CHECKING, Protocol
+
+from holdfast_reference.protocol.codec import decode_data, encode_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast_reference.protocol.effects import Call as CallEffect
+    from holdfast_reference.protocol.errors import ExchangeError
+    from holdfast_reference.protocol.messages import Payload
+
+__all__ = ["Call", "ConnectionControl", "Handler", "Method"]
+
+#: Its value is the `data` of the result: a JSON value, bytes, a `Payload`, or None for a result without `data`.
+Handler = "Callable[[Call], object]"
+
+
+class Method:
+    """A registered handler."""
+
+    __slots__ = ("function", "inline", "streams")
+
+    def __init__(self, function: Callable[[Call], object]) -> None:
+        self.function = function
+        self.streams = inspect.isasyncgenfunction(function)
+        self.inline = not self.streams and not inspect.iscoroutinefunction(function)
+
+
+class ConnectionControl(Protocol):
+    """What a handler may do to the connection that its request came on."""
+
+    @property
+    def conn(self) -> str: ...
+
+    @property
+    def principal(self) -> str: ...
+
+    def answer(self, id: int, payload: Payload | None) -> None: ...
+
+    def refuse(self, id: int, error: ExchangeError) -> None: ...
+
+    async def send_chunk(self, id: int, payload: Payload) -> bool: ...
+
+    def close(self, code: int) -> None:
+        """Write what is queued, then close with this code."""
+
+    def abort(self) -> None:
+        """End the TCP connection without a close frame."""
+
+    def expire(self) -> None:
+        """Let the identity of the session expire now."""
+
+    def drain(self, deadline_ms: int) -> None:
+        """Send this client away."""
+
+
+class Call:
+    """One request, as its handler sees it."""
+
+    __slots__ = ("_id", "connection", "method", "payload", "stream")
+
+    def __init__(self, connection: ConnectionControl, effect: CallEffect) -> None:
+        self.connection = connection
+        self.method = effect.method
+        self.payload = effect.payload
+        self.stream = effect.stream
+        self._id = effect.id
+
+    @property
+    def principal(self) -> str:
+        """Who asks."""
+        return self.connection.principal
+
+    @property
+    def data(self) -> object:
+        """The arguments: a JSON value, bytes if they came as base64, None if there are none.
+
+        Raises:
+            ExchangeError: `bad_request`, Python cannot hold them; not to be caught.
+        """
+        if self.payload is None:
+            return None
+        value = decode_data(self.payload.json)
+        return base64.b64decode(value) if self.payload.base64 and isinstance(value, str) else value
+
+    async def chunk(self, value: object) -> bool:
+        """Send a part of the answer, once the one before has been written.
+
+        Returns:
+            whether the request is still running.
+        """
+        return await self.connection.send_chunk(self._id, encode_data(value))
+
+    def reply(self, value: object = None) -> None:
+        """End the request before the handler ends; what the handler returns later is ignored."""
+        self.connection.answer(self._id, None if value is None else encode_data(value))
+
+    def fail(self, error: ExchangeError) -> None:
+        """End the request with an error before the handler ends."""
+        self.connection.refuse(self._id, error)

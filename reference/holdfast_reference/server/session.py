@@ -1,0 +1,462 @@
+"""One connection: carries out what the core asks, and moves bytes between the transport and the core.
+
+Its nursery holds the reader, the handlers of async methods and, after a short write, a writer; leaving the
+block is the cleanup. Plain methods, publishes and deliveries happen inside whatever task causes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from holdfast_reference.protocol import effects
+from holdfast_reference.protocol.codec import encode_data
+from holdfast_reference.protocol.connection import Connection
+from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError
+from holdfast_reference.protocol.messages import Payload
+from holdfast_reference.server import log
+from holdfast_reference.server.methods import Call
+from holdfast_reference.server.websocket import (
+    Closed,
+    Fault,
+    Pinged,
+    Reader,
+    close_frame,
+    pong_frame,
+    text_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+    from holdfast_reference.backends.base import Authenticator, Broker, Upgrade
+    from holdfast_reference.protocol.connection import Settings
+    from holdfast_reference.protocol.events import Event
+    from holdfast_reference.server.methods import Method
+    from holdfast_reference.server.outbox import Flusher
+    from holdfast_reference.server.sweeper import Sweeper
+    from holdfast_reference.server.transport import Transport
+
+__all__ = ["Owner", "Session"]
+
+_BATCH: Final = 65_536  # bytes per send: enough to fill a socket, little enough to wait outside the queue
+_MAX_PONGS: Final = 16  # WebSocket pongs that may wait before reading stops
+_EMPTY: Final = Payload(b"{}")
+
+
+class Owner(Protocol):
+    """The server, as its connections see it."""
+
+    settings: Settings
+    authenticator: Authenticator
+    broker: Broker
+    methods: Mapping[str, Method]
+    flusher: Flusher
+    sweeper: Sweeper
+
+
+class _Subscription:
+    """The broker's handle on one subscription of one session."""
+
+    __slots__ = ("_id", "_name", "_pattern", "_session")
+
+    def __init__(self, session: Session, effect: effects.Subscribe) -> None:
+        self._session = session
+        self._id = effect.id
+        self._name = effect.name
+        self._pattern = effect.pattern
+        session.owner.broker.subscribe(effect.name, effect.pattern, self)
+
+    def deliver(self, event: Event) -> None:
+        session = self._session
+        session.core.deliver(self._id, event)
+        if not session.dirty:
+            session.dirty = True
+            session.owner.flusher.add(session)
+
+    def cancel(self) -> None:
+        self._session.owner.broker.unsubscribe(self._name, self._pattern, self)
+
+
+class Session:
+    """A connection after its upgrade.
+
+    Args:
+        owner: the server.
+        transport: where its bytes come from and go to.
+        upgrade: the request that it began with.
+        conn: its name in logs.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_aborted",
+        "_close_by",
+        "_controls",
+        "_final",
+        "_nursery",
+        "_peer_closed",
+        "_reader",
+        "_resume",
+        "_streams",
+        "_transport",
+        "_unsent",
+        "_upgrade",
+        "_work",
+        "_writing",
+        "core",
+        "dirty",
+        "look_at",
+        "owner",
+    )
+
+    def __init__(self, owner: Owner, transport: Transport, upgrade: Upgrade, conn: str) -> None:
+        self.owner = owner
+        self.core = Connection(owner.settings, conn, trio.current_time())
+        self.dirty = False  # on the flusher's list, or about to be flushed anyway
+        self.look_at = float("inf")
+        self._transport = transport
+        self._upgrade: Upgrade | None = upgrade
+        self._reader = Reader(self.core.max_message)
+        self._nursery: trio.Nursery | None = None
+        self._work: dict[int, trio.CancelScope | _Subscription] = {}
+        self._streams: dict[int, trio.Event] = {}  # streams that wait for their chunk to be written
+        self._resume: trio.Event | None = None  # the reader waits for this when it may not read
+        self._controls: list[bytes] = []  # WebSocket frames to write before the next messages
+        self._unsent = b""  # what the socket did not take; the writer's
+        self._writing = False
+        self._final: bytes | None = None  # the close frame, until it is handed to the socket
+        self._peer_closed = False
+        self._aborted = False
+        self._close_by = float("inf")  # when waiting for the end of the closing handshake ends
+
+    async def run(self, data: bytes) -> None:
+        """Serve the connection until it ends.
+
+        Args:
+            data: what arrived behind the upgrade request.
+        """
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self.owner.sweeper.watch(self)
+                await self._read(data)
+                self._nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._do(self.core.close(1006, "the stream has ended"))
+            self._transport.close(abort=self._aborted)
+
+    # Reading.
+
+    async def _read(self, data: bytes) -> None:
+        while True:
+            self._reader.feed(data)
+            self._take()
+            while not self._may_read():
+                if self._is_over():
+                    return
+                self._resume = trio.Event()
+                await self._resume.wait()
+                self._resume = None
+                self._take()
+            try:
+                data = await self._transport.recv()
+            except OSError:
+                return
+            if not data:
+                return
+
+    def _may_read(self) -> bool:
+        """A closing connection reads on: the peer's close frame is somewhere behind what it has sent."""
+        if self._close_by != float("inf"):
+            return not self._peer_closed
+        return self.core.reading and len(self._controls) < _MAX_PONGS
+
+    def _is_over(self) -> bool:
+        return self._peer_closed and self._final is None and not self._unsent
+
+    def _take(self) -> None:
+        """Apply the messages that have arrived, then write what they caused, in one send."""
+        core, reader = self.core, self._reader
+        flush_here = not self.dirty
+        self.dirty = True
+        now = trio.current_time()
+        while self._may_read():
+            message = reader.next()
+            if message is None:
+                break
+            if type(message) is bytes:
+                for effect in core.receive(message, now):
+                    _APPLY[type(effect)](self, effect)
+            else:
+                self._control(message)
+        if flush_here:
+            self.flush(now)
+
+    def _control(self, message: bytes | Pinged | Closed | Fault) -> None:
+        if isinstance(message, Pinged):
+            self._controls.append(pong_frame(message.payload))
+        elif isinstance(message, Fault):
+            self._peer_closed = self._close_by != float("inf")
+            self._do(self.core.close(message.code, message.detail))
+        elif isinstance(message, Closed):
+            self._peer_closed = True
+            # [TRN-15]: the answer repeats the peer's code.
+            self._do(self.core.close(1005 if message.code is None else message.code, "closed by the client"))
+
+    # Carrying out.
+
+    def _do(self, wanted: effects.Effects) -> None:
+        for effect in wanted:
+            _APPLY[type(effect)](self, effect)
+        self._touch()
+
+    def _touch(self) -> None:
+        if not self.dirty:
+            self.dirty = True
+            self.owner.flusher.add(self)
+
+    def _authenticate(self, effect: effects.Authenticate) -> None:
+        self._start(self._ask, effect)
+
+    async def _ask(self, effect: effects.Authenticate) -> None:
+        upgrade, self._upgrade = self._upgrade, None
+        error = ExchangeError(ErrorCode.UNAVAILABLE, "nobody can tell now")
+        grant = None
+        with trio.move_on_after(self.owner.settings.timers.authenticate_ms / 1000):
+            try:
+                grant = await self.owner.authenticator.authenticate(effect.credentials, upgrade)
+            except ExchangeError as denied:
+                error = denied
+        if grant is None:
+            log.event(logging.INFO, "denied", conn=self.conn, peer=self._transport.peer, code=error.code)
+            self._do(self.core.denied(effect.id, error))
+        else:
+            self._do(self.core.granted(effect.id, grant, trio.current_time()))
+        self._reader.max_size = self.core.max_message
+        self.owner.sweeper.watch(self)
+
+    def _call(self, effect: effects.Call) -> None:
+        method = self.owner.methods.get(effect.method)
+        if method is None:
+            self.core.fail(effect.id, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
+            return
+        call = Call(self, effect)
+        if method.inline:
+            try:
+                value = method.function(call)
+                self.core.succeed(effect.id, None if value is None else encode_data(value))
+            except Exception as error:
+                self._broken_handler(effect, error)
+        else:
+            scope = self._work[effect.id] = trio.CancelScope()
+            self._start(self._run, method, call, effect, scope)
+            self.owner.sweeper.watch(self)
+
+    async def _run(self, method: Method, call: Call, effect: effects.Call, scope: trio.CancelScope) -> None:
+        id = effect.id
+        with scope:
+            try:
+                result = method.function(call)
+                value: object = None
+                if method.streams:
+                    async with aclosing(_as_generator(result)) as values:
+                        async for value in values:
+                            if not await call.chunk(value):
+                                break
+                        value = None
+                else:
+                    value = await _as_awaitable(result)
+                self.core.succeed(id, None if value is None else encode_data(value))
+            except Exception as error:
+                self._broken_handler(effect, error)
+        self._work.pop(id, None)
+        self._touch()
+
+    def _broken_handler(self, effect: effects.Call, error: Exception) -> None:
+        """A handler's own errors are answers; anything else is `internal`. Spec: [RPC-16] [ERR-04]."""
+        if not isinstance(error, ExchangeError):
+            ref = secrets.token_hex(6)
+            log.event(logging.ERROR, "handler failed", error, conn=self.conn, method=effect.method, ref=ref)
+            error = ExchangeError(ErrorCode.INTERNAL, "the method failed", ref=ref)
+        self.refuse(effect.id, error)
+
+    def _publish(self, effect: effects.Publish) -> None:
+        self.owner.broker.publish(effect.event)
+        self.core.succeed(effect.id, _EMPTY)
+
+    def _subscribe(self, effect: effects.Subscribe) -> None:
+        self._work[effect.id] = _Subscription(self, effect)
+        self.core.opened(effect.id)
+
+    def _stop(self, effect: effects.Stop) -> None:
+        work = self._work.pop(effect.id, None)
+        if work is not None:
+            work.cancel()
+        waiting = self._streams.pop(effect.id, None)
+        if waiting is not None:
+            waiting.set()
+
+    def _close(self, effect: effects.Close) -> None:
+        log.event(
+            logging.DEBUG if effect.code in _QUIET else logging.INFO,
+            "closed",
+            conn=self.conn,
+            peer=self._transport.peer,
+            code=effect.code,
+            detail=effect.detail,
+        )
+        self._final = close_frame(effect.code, effect.reason)
+        self._close_by = trio.current_time() + self.owner.settings.timers.close_ms / 1000
+        self.owner.sweeper.watch(self)
+        self._wake_reader()
+
+    def _start(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *args)
+
+    # Writing.
+
+    def flush(self, now: float) -> None:
+        """Write what waits, as far as the socket takes it; called by the flusher and after each read."""
+        self.dirty = False
+        if self._writing or self._nursery is None:
+            return
+        try:
+            while data := self._next(now):
+                sent = self._transport.try_send(data)
+                if sent < len(data):
+                    self._unsent = data[sent:]
+                    self._writing = True
+                    self._nursery.start_soon(self._write)
+                    break
+        except OSError:
+            self._nursery.cancel_scope.cancel()
+        self._written()
+
+    def _next(self, now: float) -> bytes:
+        """The bytes of the next frames, about `_BATCH` of them; the close frame comes last."""
+        texts = self.core.pull(_BATCH, now)
+        if not texts and not self._controls and self._final is None:
+            return b""
+        parts, self._controls = self._controls, []
+        for text in texts:
+            parts.append(text_header(len(text)))
+            parts.append(text)
+        if self._final is not None and not self.core.pending:
+            parts.append(self._final)
+            self._final = None
+        return b"".join(parts)
+
+    async def _write(self) -> None:
+        """The connection's own writer: lives from a short write until all is written."""
+        try:
+            while self._unsent:
+                await self._transport.wait_writable()
+                self._unsent = self._unsent[self._transport.try_send(self._unsent) :]
+                if not self._unsent:
+                    self._unsent = self._next(trio.current_time())
+                    self._written()
+        except OSError:
+            assert self._nursery is not None
+            self._nursery.cancel_scope.cancel()
+        self._writing = False
+        self._written()
+
+    def _written(self) -> None:
+        """Room was made: whoever waited for it may go on."""
+        if self._resume is not None and (self._may_read() or self._is_over()):
+            self._resume.set()
+        for id in list(self._streams):
+            if not self.core.chunk_waits(id):
+                self._streams.pop(id).set()
+
+    def _wake_reader(self) -> None:
+        if self._resume is not None:
+            self._resume.set()
+
+    # Time; called by the sweeper.
+
+    def deadline(self) -> float:
+        return min(self._close_by, self.core.deadline())
+
+    def tick(self, now: float) -> None:
+        if now >= self._close_by:
+            if self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
+            self._close_by = float("inf")
+        else:
+            self._do(self.core.tick(now))
+
+    # What handlers and the server may do.
+
+    @property
+    def conn(self) -> str:
+        return self.core.conn
+
+    @property
+    def principal(self) -> str:
+        return "" if self.core.grant is None else self.core.grant.principal
+
+    def answer(self, id: int, payload: Payload | None) -> None:
+        self.core.succeed(id, payload)
+        self._touch()
+
+    def refuse(self, id: int, error: ExchangeError) -> None:
+        # The effect would stop the handler, which is the one that asks.
+        self.core.fail(id, error)
+        self._touch()
+
+    async def send_chunk(self, id: int, payload: Payload) -> bool:
+        await trio.lowlevel.checkpoint()
+        while self.core.chunk_waits(id):
+            waiting = self._streams[id] = trio.Event()
+            await waiting.wait()
+        self.core.chunk(id, payload)
+        self._touch()
+        return self.core.is_running(id)
+
+    def close(self, code: int) -> None:
+        self._do(self.core.close(code, "asked for"))
+
+    def crash(self) -> None:
+        """After `run` has failed: say so, if the stream is still between two frames."""
+        if not self._unsent:
+            with suppress(OSError):
+                self._transport.try_send(close_frame(CloseCode.INTERNAL, "internal"))
+
+    def abort(self) -> None:
+        self._aborted = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    def expire(self) -> None:
+        self._do(self.core.expire(trio.current_time()))
+
+    def drain(self, deadline_ms: int) -> None:
+        after_ms = secrets.randbelow(deadline_ms // 2 + 1)
+        self._do(self.core.drain(after_ms, deadline_ms, trio.current_time()))
+        self.owner.sweeper.watch(self)
+
+
+def _as_generator(result: object) -> AsyncGenerator[object, None]:
+    return result  # type: ignore[return-value]  # told apart by Method
+
+
+def _as_awaitable(result: object) -> Awaitable[object]:
+    return result  # type: ignore[return-value]  # told apart by Method
+
+
+_QUIET: Final = frozenset({1000, 1001, 1005, 1006})
+_APPLY: Final[Mapping[type, Callable[..., None]]] = {
+    effects.Authenticate: Session._authenticate,
+    effects.Call: Session._call,
+    effects.Publish: Session._publish,
+    effects.Subscribe: Session._subscribe,
+    effects.Stop: Session._stop,
+    effects.Close: Session._close,
+}
