@@ -1,0 +1,265 @@
+"""Load for checks: many events without breaking a limit, a client that does not read, and the account of
+what a subscription got.
+
+Numbered events carry `{"n": 0}`, `{"n": 1}`, ... and a `pad`; `account` compares what a subscription received
+with that row, gaps included.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from .expect import Expectation, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .case import Test
+    from .expect import Frame
+    from .session import Exchange, Session
+
+__all__ = [
+    "Account",
+    "account",
+    "all_end",
+    "overfill",
+    "pour",
+    "push_until_blocked",
+    "small_session",
+    "unrated",
+]
+
+KERNEL = 12 << 20
+"""Bytes that are surely more than the kernels take for a client with a small buffer that does not read."""
+
+LARGEST_LOAD = 48 << 20
+"""Bytes beyond which a check is not worth its time; such a target needs an identity with small limits."""
+
+RECEIVE_BUFFER = 65536
+"""Bytes of our kernel's buffer for a session that will not read."""
+
+AT_ONCE = 32
+"""Publishes in flight, where `max_inflight` allows so many."""
+
+
+async def small_session(
+    t: Test, *, profiles: Sequence[str] | None = None, hello: Mapping[str, object] | None = None
+) -> Session:
+    """Open a session that is easily filled: of the identity `limited` where the target file has it."""
+    identity = "limited" if "limited" in t.bench.target.identities else None
+    return await t.session(
+        identity, name="slow", profiles=profiles, hello=hello, receive_buffer=RECEIVE_BUFFER
+    )
+
+
+def script_frame(session: Session, *steps: Sequence[object], **fields: object) -> dict[str, object]:
+    """Build a request for the conformance script; `fields` are further members, such as `stream=True`."""
+    return session.frame(
+        "request", method=session.script_method, data=[list(step) for step in steps], **fields
+    )
+
+
+async def script(session: Session, *steps: Sequence[object], **fields: object) -> Exchange:
+    """Start the conformance script; `fields` are further members of the request, such as `stream=True`."""
+    frame = script_frame(session, *steps, **fields)
+    await session.send(frame)
+    return session.exchange(frame)
+
+
+def unrated(t: Test, session: Session, frames: int) -> None:
+    """Raise Unverified when the session may not send that many frames at once."""
+    limits = session.welcome["limits"]
+    rate = limits.get("rate") if isinstance(limits, dict) else None
+    if isinstance(rate, dict) and frames > rate["count"]:
+        raise t.unverified(
+            f"{frames} frames at once exceed the rate of {session.identity}; "
+            "give the target file a first identity without `rate`"
+        )
+
+
+async def all_end(session: Session, exchanges: Sequence[Exchange], *, since: int) -> None:
+    """Wait until every exchange has ended with `result`; an error fails the check.
+
+    Args:
+        since: the number of frames that the session had received before the exchanges were started.
+    """
+    waiting = {exchange.id for exchange in exchanges}
+    first = session.frames[since].entry if since < len(session.frames) else 0
+
+    def last(frame: Frame) -> bool:
+        if frame.entry >= first and frame.type == "result":
+            waiting.discard(frame.get("id"))
+        return not waiting
+
+    def refused(frame: Frame) -> str | None:
+        return f"got {frame}" if frame.type == "error" and frame.get("id") in waiting else None
+
+    await Expectation(session, f"{len(waiting)} exchanges to end with result", last, refused)
+
+
+async def pour(
+    t: Test, publisher: Session, channel: str, count: int, *, size: int = 0, first: int = 0
+) -> None:
+    """Publish numbered events from `first` on, each accepted, with half the slots in flight at most.
+
+    Args:
+        size: characters of `pad`.
+    """
+    unrated(t, publisher, count)
+    at_once = max(1, min(AT_ONCE, publisher.limit("max_inflight") // 2))
+    pad = "x" * size
+    for start in range(first, first + count, at_once):
+        numbers = range(start, min(start + at_once, first + count))
+        frames = [publisher.frame("publish", channel=channel, data={"n": n, "pad": pad}) for n in numbers]
+        since = len(publisher.frames)
+        await publisher.pipeline(*frames)
+        await all_end(publisher, [publisher.exchange(frame) for frame in frames], since=since)
+
+
+def overfill(t: Test, slow: Session) -> tuple[int, int]:
+    """Return how many events of which `pad` are surely more than a session holds that does not read.
+
+    Raises:
+        Unverified: its limits are too large for that.
+    """
+    queue, queue_bytes = slow.limit("queue"), slow.limit("queue_bytes")
+    size = max(256, min(16384, slow.limit("max_frame") // 2, queue_bytes // 4))
+    total = KERNEL + 2 * queue_bytes
+    count = max(math.ceil(total / size), 2 * queue)
+    if count * size > LARGEST_LOAD:
+        raise t.unverified(
+            f"{count * size >> 20} MB would be needed to fill the queue of {slow.identity}; "
+            "add an identity `limited` with small limits to the target file"
+        )
+    return count, size
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a subscription received of a row of numbered events.
+
+    Attributes:
+        delivered: the numbers of the events, in the order of arrival.
+        gaps: for each `gap` the number that was due when it came.
+    """
+
+    delivered: tuple[int, ...]
+    gaps: tuple[int, ...]
+
+
+def account(
+    t: Test,
+    frames: Sequence[Frame],
+    subscription: Exchange,
+    end: int,
+    *,
+    first: int = 0,
+    hole: str = "DEL-01",
+    hint: str = "",
+) -> Account:
+    """Assert that a subscription got every event from `first` to `end` once and in order, or gaps for them.
+
+    Args:
+        frames: what its session received, as far as it is to be judged.
+        end: one more than the number of the last event.
+        hole: the requirement that a hole without a gap breaks.
+    """
+    due = first
+    delivered: list[int] = []
+    gaps: list[int] = []
+    pending: list[Frame] = []
+
+    def settle(upto: int) -> None:
+        counts = [gap.get("missed") for gap in pending]
+        if all(isinstance(count, int) for count in counts):
+            missed = sum(count for count in counts if isinstance(count, int))
+            t.equal(
+                missed,
+                upto - due,
+                f"`missed` of the gap behind {due} events",
+                frame=pending[-1],
+                requirement="DEL-05",
+                hint="count every event that the subscription lost there",
+            )
+
+    for frame in frames:
+        if frame.get("id") != subscription.id:
+            continue
+        if frame.type == "gap":
+            pending.append(frame)
+            gaps.append(due)
+        elif frame.type == "event":
+            n = number(frame)
+            t.that(
+                n >= due, f"event {n} came again, or late: {due} was due", frame=frame, requirement="SUB-06"
+            )
+            if pending:
+                settle(n)
+            else:
+                t.that(
+                    n == due,
+                    f"event {n} came where {due} was due, and no gap before it",
+                    frame=frame,
+                    requirement=hole,
+                    hint=hint,
+                )
+            pending.clear()
+            delivered.append(n)
+            due = n + 1
+    if pending:
+        settle(end)
+    else:
+        t.that(
+            due == end,
+            f"events {due} to {end - 1} are missing, and no gap says so",
+            requirement=hole,
+            hint=hint,
+        )
+    return Account(tuple(delivered), tuple(gaps))
+
+
+def number(frame: Frame) -> int:
+    """Return the number that an event or a chunk carries."""
+    data = frame["data"]
+    n = data.get("n") if isinstance(data, dict) else None
+    if not isinstance(n, int):
+        raise Failure("the data is not what was published", frame=frame, requirement="ENV-28")
+    return n
+
+
+async def push_until_blocked(
+    t: Test, nursery: trio.Nursery, session: Session, make: Callable[[int], Mapping[str, object]], count: int
+) -> int | None:
+    """Send frames to a target whose own writes to us are backed up, until it takes no more.
+
+    Args:
+        nursery: where the last frames wait that the target did not take.
+        make: the frame with that number.
+        count: give up after so many.
+
+    Returns:
+        How many were handed to the kernel before it refused more, or None when the target took all.
+    """
+    unrated(t, session, count)
+    sent = 0
+    stop = False
+
+    async def push() -> None:
+        nonlocal sent
+        while sent < count and not stop and session.closure is None:
+            await session.pipeline(*(make(n) for n in range(sent, min(sent + AT_ONCE, count))))
+            sent = min(sent + AT_ONCE, count)
+
+    nursery.start_soon(push)
+    while sent < count:
+        before, begin = sent, trio.current_time()
+        await trio.sleep(t.bench.clock.quiet_window)
+        stalled = t.bench.clock.stalled(begin, trio.current_time())
+        if session.closure is not None or (sent == before and not stalled):
+            stop = True
+            return sent
+    return None
