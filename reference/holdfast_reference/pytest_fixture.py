@@ -67,7 +67,7 @@ def holdfast_server_args() -> Sequence[str]:
     The default is `--conformance` (tokens for everybody in `tokens`, the method `conf.echo`, every channel
     but `forbidden/**`) with a heartbeat so slow that a client of a few lines need not answer it.
     """
-    return ("--conformance", "--set", "timers.heartbeat_interval_ms=60000")
+    return ("--conformance", "--set", "timers.heartbeat_interval_ms=60000", "--set", "timers.drain_ms=500")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 `connect` opens it; everything else is a method of the `Session` that it gives.
 """
 
-from holdfast_reference.client.connection import Session, Stream, Subscription, connect
+from holdfast_reference.client.connection import Session, connect
 from holdfast_reference.client.errors import (
     ConnectionClosed,
     ConnectionFailed,
@@ -13,6 +13,7 @@ from holdfast_reference.client.errors import (
     SessionLost,
 )
 from holdfast_reference.client.frames import ABSENT, Event, Gap, GoAway, Welcome
+from holdfast_reference.client.inbox import Stream, Subscription
 from holdfast_reference.client.reaction import Reaction
 
 __all__ = [

@@ -24,8 +24,8 @@ from holdfast_reference.client.errors import (
     RequestError,
     SessionLost,
 )
-from holdfast_reference.client.frames import ABSENT, Chunk, Event, Gap, GoAway, Opened, Pong, Result, Welcome
-from holdfast_reference.client.inbox import Inbox
+from holdfast_reference.client.frames import ABSENT, GoAway, Opened, Pong, Result, Welcome
+from holdfast_reference.client.inbox import Inbox, Stream, Subscription
 from holdfast_reference.client.pace import Pace
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ async def connect(
     host, resource, stream = await _reach(url, ssl_context)
     session = None
     try:
-        async with stream, _unwrapped_nursery() as nursery:
+        async with stream, _background() as background:
             with trio.fail_after(OPEN_SECONDS):
                 websocket = await trio_websocket.wrap_client_stream(
-                    nursery,
+                    background,
                     stream,
                     host,
                     resource,
@@ -88,17 +88,11 @@ async def connect(
             session = Session(websocket)
             try:
                 await session._start(profiles, token, max_frame)
-                nursery.start_soon(session._read)
-                nursery.start_soon(session._write)
-                try:
-                    yield session
-                finally:
-                    with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                        await session._flush()
-                    session._finish(1000, "")
+                background.start_soon(session._read)
+                background.start_soon(session._write)
+                yield session
             finally:
-                await session._close(1000)
-                nursery.cancel_scope.cancel()
+                await session._leave()
     except (trio_websocket.HandshakeError, trio.TooSlowError) as error:
         if session is not None:
             raise  # it comes out of the block, and is none of ours
@@ -356,6 +350,13 @@ class Session:
             answered.set()
         self._outbox_changed.unpark_all()
 
+    async def _leave(self) -> None:
+        """End the session from this side: send what was called, tell who still waits, say goodbye."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._flush()
+        self._finish(1000, "")
+        await self._close(1000)
+
     async def _close(self, code: int) -> None:
         """Say goodbye, but not for long; when it is being said already, wait for that."""
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -363,51 +364,27 @@ class Session:
                 await self._websocket.aclose(code, _CLOSE_NAMES[code])
 
 
-class Subscription:
-    """The events of a subscription in their order, with a `Gap` where some are missing.
+@asynccontextmanager
+async def _background() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks go on while a cancelled block says goodbye, and are cancelled after that."""
 
-    Iteration ends when the server ends the subscription well, and raises what it ends with otherwise.
-    """
+    async def shielded(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        async with _unwrapped_nursery() as nursery:
+            nursery.cancel_scope.shield = True
+            task_status.started(nursery)
+            await trio.sleep_forever()
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> Event | Gap:
-        part = await self._inbox.next()
-        if isinstance(part, Event | Gap):
-            return part
-        raise StopAsyncIteration
-
-
-class Stream:
-    """The chunks of a streamed answer.
-
-    Attributes:
-        result: data of the result behind the last chunk, None when there is none.
-    """
-
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-        self.result: object = None
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> object:
-        part = await self._inbox.next()
-        if isinstance(part, Chunk):
-            return part.data
-        if isinstance(part, Result) and part.data is not ABSENT:
-            self.result = part.data
-        raise StopAsyncIteration
+    async with _unwrapped_nursery() as nursery:
+        background: trio.Nursery = await nursery.start(shielded)
+        try:
+            yield background
+        finally:
+            background.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def _unwrapped_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose block raises its own exception, not a group around that one."""
+    """A nursery that raises the exception of its block, or of its task, not a group around that one."""
     try:
         async with trio.open_nursery() as nursery:
             yield nursery

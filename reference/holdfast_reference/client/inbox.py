@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from holdfast_reference.client.frames import Chunk, Event, Gap, Result
+from holdfast_reference.client.frames import ABSENT, Chunk, Event, Gap, Result
 
 if TYPE_CHECKING:
     from holdfast_reference.client.errors import HoldfastError
@@ -94,3 +94,45 @@ class Inbox:
                 raise AssertionError("asked for an outcome that is not there")
             case error:
                 raise error
+
+
+class Subscription:
+    """The events of a subscription in their order, with a `Gap` where some are missing.
+
+    Iteration ends when the server ends the subscription well, and raises what it ends with otherwise.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event | Gap:
+        part = await self._inbox.next()
+        if isinstance(part, Event | Gap):
+            return part
+        raise StopAsyncIteration
+
+
+class Stream:
+    """The chunks of a streamed answer.
+
+    Attributes:
+        result: data of the result behind the last chunk, None when there is none.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.result: object = None
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> object:
+        part = await self._inbox.next()
+        if isinstance(part, Chunk):
+            return part.data
+        if isinstance(part, Result) and part.data is not ABSENT:
+            self.result = part.data
+        raise StopAsyncIteration

@@ -415,6 +415,40 @@ async def test_who_still_waits_when_the_block_ends_is_told(opened: Opened) -> No
     assert lost == [1000]
 
 
+async def test_a_cancelled_block_says_goodbye_and_does_not_linger(
+    dial: trio.MemoryReceiveChannel[Server], autojump_clock: trio.testing.MockClock
+) -> None:
+    """What was called last still goes out, and no time is lost."""
+    heard: list[object] = []
+
+    async def serve() -> None:
+        server = await dial.receive()
+        await server.welcome()
+        heard.append((await server.receive())["type"])
+        heard.append(await server.receive())
+        heard.append(await server.closed())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        start = trio.current_time()
+        with trio.move_on_after(5):
+            async with connect("ws://server.example/") as session:
+                await session.request("slow")
+    assert trio.current_time() - start == pytest.approx(5)
+    assert heard == ["request", {"type": "cancel", "of": 1}, 1000]
+
+
+async def test_a_group_of_the_block_stays_a_group(opened: Opened) -> None:
+    """Only the groups of our own nurseries are taken away."""
+
+    async def block() -> None:
+        async with opened():
+            raise ExceptionGroup("mine", [LookupError()])
+
+    with pytest.RaisesGroup(pytest.RaisesGroup(LookupError)):
+        await block()
+
+
 async def test_a_silent_server_is_given_up(opened: Opened, autojump_clock: trio.testing.MockClock) -> None:
     """After interval and timeout together; any frame before that starts the time anew."""
     async with opened() as (session, server):

@@ -1,0 +1,50 @@
+"""The example programs run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from examples.chat import room
+from examples.follow import follow
+from holdfast_reference.client import connect
+from holdfast_reference.config import Config
+
+if TYPE_CHECKING:
+    import pytest
+
+pytest_plugins = ["pytester"]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_ten_lines(pytester: pytest.Pytester) -> None:
+    """The example test passes as the test of any project would: with the fixture, in its own pytest run."""
+    pytester.makepyfile(test_ten_lines=(EXAMPLES / "test_ten_lines.py").read_text())
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+
+
+async def test_the_chat_room_is_followed_from_its_first_line() -> None:
+    """Two people, one of whom comes late and misses nothing."""
+    shown: list[str] = []
+    said = trio.Semaphore(0)
+
+    def show(line: str) -> None:
+        shown.append(line)
+        said.release()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            (address, *_) = await nursery.start(room(Config(port=0, anonymous=True)).serve)
+            url = f"ws://{address[0]}:{address[1]}/"
+            async with connect(url) as session, trio.open_nursery() as followers:
+                assert await session.request("say", "first") == 1
+                followers.start_soon(follow, url, "second", show)
+                for _ in range(2):
+                    await said.acquire()
+                assert await session.request("say", "third") == 3
+                await said.acquire()
+                followers.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+    assert shown == ["1: first", "2: second", "3: third"]
