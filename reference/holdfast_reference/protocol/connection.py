@@ -31,7 +31,7 @@ from holdfast_reference.protocol.codec import (
 from holdfast_reference.protocol.correlation import Exchange, Exchanges, Pool
 from holdfast_reference.protocol.effects import NOTHING, Authenticate, Call, Close, Publish, Stop, Subscribe
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
-from holdfast_reference.protocol.events import Event
+from holdfast_reference.protocol.events import Event, event_head
 from holdfast_reference.protocol.grants import Credentials, Grant
 from holdfast_reference.protocol.limits import FIRST_FRAME, MAX_TAG, Bucket, Limits, Timers
 from holdfast_reference.protocol.messages import FIELD_PROFILES, TYPES, UNSET, Payload
@@ -283,7 +283,10 @@ class Connection:
         # A pattern is never forbidden as a whole: what the principal may not see is filtered. [SUB-25]
         if channel is not UNSET:
             self._check_permission("subscribe", name)
-        self._exchanges.start(message.id, Exchange(Pool.SUBSCRIPTIONS, name, pattern=channel is UNSET))
+        self._exchanges.start(
+            message.id,
+            Exchange(Pool.SUBSCRIPTIONS, name, pattern=channel is UNSET, head=event_head(message.id)),
+        )
         return [Subscribe(message.id, name, channel is UNSET)]
 
     def _read_auth(self, message: messages.Auth, now: float) -> Effects:
@@ -500,12 +503,12 @@ class Connection:
         if exchange is None or exchange.stage is not Stage.OPEN or event.exclude == self.conn:
             return
         if not exchange.pattern:
-            text = event.plain(id)
+            text = exchange.head + event.tail
         else:
             assert self.grant is not None
             if not self.grant.permissions.may("subscribe", event.channel):
                 return
-            text = event.named(id)
+            text = exchange.head + event.named_tail
         if len(text) > self._max_out:
             text = b'{"type":"gap","id":%d,"reason":"too_large","missed":1}' % id
         self._outgoing.event(id, text)

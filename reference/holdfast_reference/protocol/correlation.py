@@ -39,15 +39,19 @@ class Exchange:
         name: method, channel or pattern.
         pattern: whether `name` is a pattern.
         stream: whether the client takes chunks.
+        head: what each of its events begins with.
     """
 
-    __slots__ = ("name", "pattern", "pool", "stage", "stream")
+    __slots__ = ("head", "name", "pattern", "pool", "stage", "stream")
 
-    def __init__(self, pool: Pool, name: str, *, pattern: bool = False, stream: bool = False) -> None:
+    def __init__(
+        self, pool: Pool, name: str, *, pattern: bool = False, stream: bool = False, head: bytes = b""
+    ) -> None:
         self.pool = pool
         self.name = name
         self.pattern = pattern
         self.stream = stream
+        self.head = head
         self.stage = Stage.SENT
 
     def step(self, step: Step) -> Stage:
@@ -56,7 +60,7 @@ class Exchange:
         return self.stage
 
     def copy(self) -> Exchange:
-        twin = Exchange(self.pool, self.name, pattern=self.pattern, stream=self.stream)
+        twin = Exchange(self.pool, self.name, pattern=self.pattern, stream=self.stream, head=self.head)
         twin.stage = self.stage
         return twin
 

@@ -1,17 +1,28 @@
-"""One published event, encoded at most once for each `id` under which somebody receives it.
+"""One published event, encoded once however many receive it.
 
-A thousand subscribers whose subscriptions have the same `id`, which is the usual case, share one text.
+All frames of an event are equal but for the subscription's `id`, which every subscription has ready in front of
+it: a frame is one concatenation.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from holdfast_reference.protocol.codec import encode_data, tail
 from holdfast_reference.protocol.limits import MAX_INTEGER
-from holdfast_reference.protocol.messages import Payload
 
-__all__ = ["Event"]
+if TYPE_CHECKING:
+    from holdfast_reference.protocol.messages import Payload
 
-_LONGEST_HEAD = b'{"type":"event","id":%d,"channel":' % MAX_INTEGER
+__all__ = ["Event", "event_head"]
+
+
+def event_head(id: int) -> bytes:
+    """What the frames of all events of a subscription begin with."""
+    return b'{"type":"event","id":%d' % id
+
+
+_LONGEST_HEAD: Final = len(event_head(MAX_INTEGER))
 
 
 class Event:
@@ -23,33 +34,22 @@ class Event:
         exclude: `conn` of the session that must not get it (`echo:false`), or "" for none.
     """
 
-    __slots__ = ("_named", "_named_tail", "_plain", "_plain_tail", "channel", "exclude")
+    __slots__ = ("_named_tail", "channel", "exclude", "tail")
 
     def __init__(self, channel: str, payload: Payload, exclude: str = "") -> None:
         self.channel = channel
         self.exclude = exclude
-        self._plain_tail = tail(payload)
+        self.tail = tail(payload)
         self._named_tail = b""
-        self._plain: dict[int, bytes] = {}
-        self._named: dict[int, bytes] = {}
 
-    def plain(self, id: int) -> bytes:
-        """The frame for a subscription to the channel."""
-        text = self._plain.get(id)
-        if text is None:
-            text = self._plain[id] = b'{"type":"event","id":%d%b' % (id, self._plain_tail)
-        return text
-
-    def named(self, id: int) -> bytes:
-        """The frame for a subscription to a pattern, which names the channel. Spec: [SUB-24]."""
-        text = self._named.get(id)
-        if text is None:
-            if not self._named_tail:
-                self._named_tail = b',"channel":%b%b' % (encode_data(self.channel).json, self._plain_tail)
-            text = self._named[id] = b'{"type":"event","id":%d%b' % (id, self._named_tail)
-        return text
+    @property
+    def named_tail(self) -> bytes:
+        """The tail for a subscription to a pattern, which names the channel. Spec: [SUB-24]."""
+        if not self._named_tail:
+            self._named_tail = b',"channel":%b%b' % (encode_data(self.channel).json, self.tail)
+        return self._named_tail
 
     @property
     def largest(self) -> int:
         """Bytes of the largest frame that this event can become. Spec: [SUB-18]."""
-        return len(_LONGEST_HEAD) + len(encode_data(self.channel).json) + len(self._plain_tail)
+        return _LONGEST_HEAD + len(self.named_tail)
