@@ -56,13 +56,13 @@ def _names(registry: Mapping[str, object]) -> Iterator[str]:
         for kind in strings(row["on"]):
             if kind != "*" and kind not in types:
                 yield f"error_codes: {row['code']} answers {kind}, which does not exist"
-    seen: set[tuple[object, str]] = set()
+    seen: set[tuple[str, str]] = set()
     for row in rows(registry["close_codes"]):
         for side in strings(row["sender"]):
-            name = (str(row.get("range", row.get("code"))), side)
-            if name in seen:
-                yield f"close_codes: {name[0]} stands there twice for the {side}"
-            seen.add(name)
+            code = str(row.get("range", row.get("code")))
+            if (code, side) in seen:
+                yield f"close_codes: {code} stands there twice for the {side}"
+            seen.add((code, side))
 
 
 def _messages(project: Project, registry: Mapping[str, object]) -> Iterator[str]:

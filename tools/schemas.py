@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -18,10 +18,8 @@ from referencing.jsonschema import DRAFT202012, Schema
 from tools.problem import Problem, Project, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
-
-    from jsonschema.protocols import Validator
 
 _TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 
@@ -42,7 +40,16 @@ def _max_bytes(
         yield ValidationError(f"{size} bytes of UTF-8 are more than {limit}")
 
 
-_Dialect = extend(Draft202012Validator, {"x-maxBytes": _max_bytes})
+class _Validator(Protocol):
+    """As much of a validator as is used here; the stubs of the library know only part of what it takes."""
+
+    def iter_errors(self, instance: object) -> Iterable[ValidationError]: ...
+
+
+_DIALECT = cast(
+    "Callable[..., _Validator]",
+    extend(Draft202012Validator, {"x-maxBytes": _max_bytes}),  # type: ignore[no-untyped-call]  # by the stubs
+)
 
 
 @cache
@@ -60,10 +67,9 @@ def files(project: Project) -> list[Path]:
 
 
 @cache
-def validator(project: Project, file: Path) -> Validator:
+def validator(project: Project, file: Path) -> _Validator:
     """Compile one schema file."""
-    # The stubs of jsonschema describe neither `extend` nor a registry of schemas exactly.
-    return cast("Validator", _Dialect(dict(project.object(file)), registry=_registry(project)))
+    return _DIALECT(dict(project.object(file)), registry=_registry(project))
 
 
 def frame_errors(project: Project, frame: object) -> list[ValidationError]:

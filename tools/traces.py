@@ -28,13 +28,22 @@ class _Connection:
     running: dict[int, str] = field(default_factory=dict)
 
 
-def check(project: Project) -> list[Problem]:
-    """Judge every file of `schemas/v1/traces`."""
+def check(project: Project, ids: frozenset[str]) -> list[Problem]:
+    """Judge every file of `schemas/v1/traces`.
+
+    Args:
+        ids: the requirements of the specification.
+    """
     registry = project.object(project.v1 / "protocol.json")
     messages = {str(row["type"]): row for row in rows(registry["messages"])}
     problems: list[Problem] = []
     for file in sorted((project.v1 / "traces").glob("*.json")):
-        problems += schemas.meta_problems(project, file, "trace") or _judge(project, file, messages)
+        shape = schemas.meta_problems(project, file, "trace")
+        problems += shape or _judge(project, file, messages)
+        for identity in strings(project.object(file).get("requirements")):
+            if identity not in ids:
+                line = project.line_of(file, identity)
+                problems.append(Problem(project.name(file), line, f"{identity} does not exist", "see spec/"))
     return problems
 
 
