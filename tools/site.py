@@ -42,7 +42,7 @@ _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)(?P<path>[^)#\s]+)")
 _REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
 # A mention is not one when it stands in a code span, a link, an HTML tag or an attribute list.
 _MENTION = re.compile(r"(?:`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>|\{[^}]*\})|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
-_FIELDS = re.compile(r"^<!-- fields: (?P<file>[\w./-]+) -->$", re.MULTILINE)
+_FILLED = re.compile(r"^<!-- (?P<what>fields|include): (?P<file>[\w./-]+) -->$", re.MULTILINE)
 _NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
 
 
@@ -157,13 +157,20 @@ def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str
     return outside_code(text, mark)
 
 
-def fill_fields(text: str, project: Project) -> str:
-    """Replace each `<!-- fields: schemas/x.schema.json -->` by the table of what that schema describes."""
+def fill(text: str, project: Project) -> str:
+    """Put in what a page takes from elsewhere, so that it is written once.
+
+    `<!-- fields: schemas/x.schema.json -->` becomes the table of what that schema describes,
+    `<!-- include: path.py -->` the file as a block of code.
+    """
 
     def replace(match: re.Match[str]) -> str:
-        return "\n".join(site_frames.table(project.object(project.root / match["file"])))
+        file = project.root / match["file"]
+        if match["what"] == "fields":
+            return "\n".join(site_frames.table(project.object(file)))
+        return f"```{file.suffix[1:]}\n{file.read_text(encoding='utf-8').rstrip()}\n```"
 
-    return _FIELDS.sub(replace, text)
+    return _FILLED.sub(replace, text)
 
 
 def build(project: Project, out: Path) -> dict[str, str]:
@@ -182,7 +189,7 @@ def build(project: Project, out: Path) -> dict[str, str]:
     shutil.copytree(project.root / "docs", out)
     shutil.copytree(project.root / "schemas", out / "schemas")
     pages = {
-        page: fill_fields(move_links(text, source), project)
+        page: fill(move_links(text, source), project)
         for source, text in _sources(project)
         if (page := place(source)) is not None
     }

@@ -101,6 +101,16 @@ def test_addresses_and_anchors_of_the_same_page_are_not_moved() -> None:
     assert site.move_links(text, "docs/index.md") == text
 
 
+def test_a_page_takes_code_and_tables_from_where_they_are_kept(tmp_path: Path) -> None:
+    """So that an example on a page is one that runs, and a table is that of the schema."""
+    (tmp_path / "x.py").write_text("print('hi')\n\n")
+    (tmp_path / "y.json").write_text('{"properties": {"a": {"type": "boolean"}}}')
+    filled = site.fill("<!-- include: x.py -->\n<!-- fields: y.json -->\n<!-- end -->", Project(tmp_path))
+    assert filled.startswith("```py\nprint('hi')\n```\n")
+    assert "| [`a`](#field-a){ #field-a } | boolean | optional |  |" in filled
+    assert filled.endswith("<!-- end -->")
+
+
 def test_the_generated_navigation_is_replaced_and_the_rest_kept() -> None:
     """Index first, chapters by name, appendices last; headings give the titles."""
     old = "nav:\n  - Home: index.md\n  # generated: spec\n  - stale\n  # end\n  - Last: x.md\n"
