@@ -214,7 +214,7 @@ class Test:
         session.identity = who.name if who else None
         session.script_method = self.bench.target.script_method
         await session.send(self.hello(identity, profiles=profiles, **(hello or {})))
-        session.welcome = await session.receives("welcome")
+        session.ready(await session.receives("welcome"))
         return session
 
     async def sessions(self, *identities: str, profiles: Sequence[str] | None = None) -> tuple[Session, ...]:

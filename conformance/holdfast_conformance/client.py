@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Closure", "Peer", "Response", "dumps"]
 
+FREE = ("ack", "pong", "auth")
+"""Types that no rate limit counts [LIM-12]."""
+
 FLOOD = 256 << 20
 """Bytes on one connection after which we stop reading a target that does not stop writing."""
 
@@ -167,6 +170,7 @@ class Peer:
 
     async def send_text(self, text: str) -> None:
         """Send one text message exactly as given; lone surrogates are not possible, write them as escapes."""
+        await self._keep_rate(1)
         await self._write(self._text(text, malformed=True))
 
     async def send_bytes(self, payload: bytes) -> None:
@@ -185,6 +189,7 @@ class Peer:
     ) -> None:
         """Send one WebSocket frame with any header; see `frames.encode`."""
         raw = encode(opcode, payload, fin=fin, rsv=rsv, masked=masked, declared_length=declared_length)
+        await self._keep_rate(1 if opcode < 8 and fin else 0)
         self._note_sent(opcode, payload, fin)
         await self._write(raw)
 
@@ -195,6 +200,7 @@ class Peer:
         payload = text.encode() if isinstance(text, str) else text
         self._journal.add(self.name, "→", payload.decode("utf-8", "replace") + f"  (in {pieces} fragments)")
         self._watch.sent(payload.decode("utf-8", "replace"))
+        await self._keep_rate(1)
         cuts = [len(payload) * i // pieces for i in range(pieces + 1)]
         await self._write(
             b"".join(
@@ -210,6 +216,7 @@ class Peer:
     async def send_raw_bytes(self, data: bytes) -> None:
         """Write bytes to the connection as they are, without any framing."""
         self._journal.add(self.name, "→", data)
+        self._watch.sent_raw()
         await self._write(data)
 
     async def pipeline(self, *frames: Mapping[str, object] | str | bytes, malformed: bool = False) -> None:
@@ -218,10 +225,12 @@ class Peer:
         Args:
             frames: objects (validated unless `malformed`), text messages, or ready bytes of `frames.encode`.
         """
+        await self._keep_rate(sum(not isinstance(f, dict) or f.get("type") not in FREE for f in frames))
         out = bytearray()
         for frame in frames:
             if isinstance(frame, bytes):
                 self._journal.add(self.name, "→", frame)
+                self._watch.sent_raw()
                 out += frame
             elif isinstance(frame, str):
                 out += self._text(frame, malformed=True)
@@ -305,6 +314,9 @@ class Peer:
 
     # Inside
 
+    async def _keep_rate(self, frames: int) -> None:
+        """Wait until so many frames may be sent; a peer that knows of no limit does not wait."""
+
     def _text(self, text: str, *, malformed: bool) -> bytes:
         self._journal.add(self.name, "→", text)
         self._watch.sent(text)
@@ -320,6 +332,8 @@ class Peer:
             self._journal.add(self.name, "→", f"close {code if code is not None else '(no code)'}")
         else:
             known = opcode in Opcode._value2member_map_
+            if opcode not in (Opcode.PING, Opcode.PONG, Opcode.BINARY):
+                self._watch.sent_raw()
             name = Opcode(opcode).name.lower() if known else f"opcode {opcode}"
             self._journal.add(
                 self.name, "→", f"{name} {payload[:40].hex(' ')} ({len(payload)} bytes, fin={fin})"

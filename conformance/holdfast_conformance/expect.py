@@ -194,9 +194,17 @@ class Expectation:
 
 
 def same_json(a: object, b: object) -> bool:
-    """Return whether two JSON values are equal; unlike Python, JSON does not take `true` for 1."""
+    """Return whether two JSON values are equal.
+
+    Unlike in Python, `true` is not 1; numbers are equal when they are the same binary64 [ENV-28].
+    """
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        try:
+            return float(a) == float(b)
+        except OverflowError:
+            return a == b
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_json(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):

@@ -11,6 +11,8 @@ import secrets
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import trio
+
 from .client import Peer, dumps
 from .expect import AuthorError, Emitted, Expectation, Failure, Frame, contains, same_json
 
@@ -42,6 +44,12 @@ class Exchange:
     def frames(self) -> list[Frame]:
         """Every frame of this exchange received so far."""
         return [frame for frame in self.session.frames if frame.get("id") == self.id]
+
+    def receives_first(self) -> Expectation:
+        """Expect the first frame of this exchange that nothing took yet, whatever it is."""
+        return Expectation(
+            self.session, f"a frame of exchange {self.id}", lambda frame: frame.get("id") == self.id
+        )
 
     def receives(self, type: str, **fields: object) -> Expectation:
         """Expect a frame of this exchange, of this type, whose members contain `fields`."""
@@ -91,10 +99,13 @@ class Exchange:
         return expectation
 
     def anything(self) -> Expectation:
-        """Expect any frame of this exchange that nothing took yet; for `t.must_not`."""
-        return Expectation(
-            self.session, f"a frame of exchange {self.id}", lambda frame: frame.get("id") == self.id
-        )
+        """Expect, for `t.must_not`, any frame of this exchange; behind its terminal, if it has ended."""
+
+        def match(frame: Frame) -> bool:
+            terminal = next((f for f in self.session.frames if self._is_terminal(f)), None)
+            return frame.get("id") == self.id and (terminal is None or frame.entry > terminal.entry)
+
+        return Expectation(self.session, f"a frame of exchange {self.id}", match)
 
     def _is_terminal(self, frame: Frame) -> bool:
         return frame.type in TERMINAL and frame.get("id") == self.id
@@ -109,12 +120,41 @@ class Session(Peer):
     Attributes:
         welcome: the welcome frame.
         identity: the name of the identity in the target file, None when it has none.
+        paced: whether sending waits, where welcome advertises `rate`, so that the limit is kept.
     """
 
     welcome: Frame
     identity: str | None = None
     script_method: str | None = None
+    paced = True
     _last_id = 0
+    _tokens = 0.0
+    _filled_at = 0.0
+    _rate: tuple[int, float] | None = None
+
+    def ready(self, welcome: Frame) -> None:
+        """Take note of the welcome."""
+        self.welcome = welcome
+        limits = welcome.get("limits")
+        rate = limits.get("rate") if isinstance(limits, dict) else None
+        if isinstance(rate, dict):
+            self._rate = (rate["count"], rate["per_ms"] / 1000)
+            self._tokens, self._filled_at = float(rate["count"]), trio.current_time()
+
+    async def _keep_rate(self, frames: int) -> None:
+        """Spend tokens of our image of the server's bucket; more than it holds is sent when it is full."""
+        if self._rate is None or not frames:
+            return
+        count, per = self._rate
+        while True:
+            now = trio.current_time()
+            self._tokens = min(float(count), self._tokens + (now - self._filled_at) * count / per)
+            self._filled_at = now
+            missing = min(frames, count) - self._tokens
+            if not self.paced or missing <= 0:
+                break
+            await trio.sleep(missing * per / count)
+        self._tokens -= frames
 
     @property
     def profiles(self) -> frozenset[str]:

@@ -22,6 +22,8 @@ __all__ = ["checks"]
 
 Row = dict[str, object]
 
+TERMINAL = ("result", "error")
+
 
 def checks() -> list[Check]:
     """Return the checks of all published vectors, in the order of the files."""
@@ -173,56 +175,49 @@ class _Judge:
         self.peer = peer
         self.before = before
         self.outcomes = outcomes
+        self.ids = {outcome["id"] for outcome in outcomes if "id" in outcome}
+        for outcome in outcomes:
+            parts = cast("list[Row]", outcome.get("frames", []))
+            self.ids |= {part["id"] for part in parts if part["type"] in TERMINAL and "id" in part}
+        self.token = ""
+        self.occurred: Row | None = None
 
     async def outcome(self) -> Row:
         """Return the outcome; raise `Failure` when what happens is none of them."""
         if any("ignored" in outcome for outcome in self.outcomes):
-            token = f"{self.play.test.random.getrandbits(48):012x}"
-            await self.peer.send({"type": "ping", "t": token})
-        else:
-            token = None
-        frame = await Expectation(
-            self.peer, self._words(), lambda frame: self._decides(frame, token)
-        ).wait_or_close()
+            self.token = await self._ping()
+        frame = await Expectation(self.peer, self._words(), self._decides).wait_or_close()
         if frame is None:
             closure = self.peer.closure
-            assert closure is not None
             for outcome in self.outcomes:
-                if closure.how == "frame" and outcome.get("close") == closure.code:
+                if closure is not None and closure.how == "frame" and outcome.get("close") == closure.code:
                     return outcome
             raise Failure(f"expected {self._words()}; the connection was {closure}")
-        return await self._living(frame, token)
+        if self.occurred is None:
+            raise Failure(f"expected {self._words()}; got {frame}", frame=frame)
+        if not self.token:  # the connection lives, unless a pong has shown that already
+            await self.peer.receives("pong", t=await self._ping())
+        return self.occurred
 
-    async def _living(self, frame: Frame, token: str | None) -> Row:
-        """Return the outcome that a frame decided on, after making sure that the connection lives."""
-        for outcome in self.outcomes:
-            if self._occurred(outcome, token):
-                if token is None:
-                    await self._ping()
-                return outcome
-        raise Failure(f"expected {self._words()}; got {frame}", frame=frame)
-
-    async def _ping(self) -> None:
+    async def _ping(self) -> str:
         token = f"{self.play.test.random.getrandbits(48):012x}"
         await self.peer.send({"type": "ping", "t": token})
-        await self.peer.receives("pong", t=token)
+        return token
 
     def _new(self) -> list[Frame]:
         return [frame for frame in self.peer.frames[self.before :] if frame.type != "ping"]
 
-    def _decides(self, frame: Frame, token: str | None) -> bool:
-        """Whether, with this frame, nothing better has to be waited for."""
-        if frame not in self._new():
-            return False
-        if any(self._occurred(outcome, token) for outcome in self.outcomes):
+    def _decides(self, frame: Frame) -> bool:
+        """Whether an outcome has occurred, or none of them can occur any more."""
+        self.occurred = next(filter(self._occurs, self.outcomes), None)
+        if self.occurred is not None:
             return True
-        ids = {outcome["id"] for outcome in self.outcomes if "id" in outcome}
-        for outcome in self.outcomes:
-            ids |= {part["id"] for part in cast("list[Row]", outcome.get("frames", [])) if "id" in part}
-        ended = frame.type in ("result", "error") and (frame.get("id") in ids or not ids)
-        return ended or (token is not None and contains(frame.body, {"type": "pong", "t": token}))
+        if self.token and contains(frame.body, {"type": "pong", "t": self.token}):
+            return True
+        ended = {frame.get("id") for frame in self._new() if frame.type in TERMINAL}
+        return bool(self.ids) and self.ids <= ended
 
-    def _occurred(self, outcome: Row, token: str | None) -> bool:
+    def _occurs(self, outcome: Row) -> bool:
         new = self._new()
         if "error" in outcome:
             wanted = {"type": "error", "id": outcome["id"], "error": {"code": outcome["error"]}}
@@ -230,7 +225,9 @@ class _Judge:
         if "frames" in outcome:
             return self._in_order(new, cast("list[Row]", outcome["frames"]))
         if "ignored" in outcome:
-            return bool(new) and contains(new[0].body, {"type": "pong", "t": token})
+            # What an `await` of the vector has taken was no answer to the input.
+            left = [frame for frame in new if not frame.taken]
+            return bool(left) and contains(left[0].body, {"type": "pong", "t": self.token})
         return False
 
     def _in_order(self, new: list[Frame], wanted: list[Row]) -> bool:
