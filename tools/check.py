@@ -1,6 +1,7 @@
-"""Everything that keeps text, data and code in step: `python -m tools.check`; `--write` regenerates what is derived.
+"""Everything that keeps text, data and code in step: `python -m tools.check`.
 
-Each check has a name and returns problems, each with its place and a hint. The exit code is 1 when there is any.
+Each check has a name and returns problems, each with its place and a hint; any problem makes the exit code 1.
+With `--write` the derived files are made anew first.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _layout(checkout: Checkout) -> list[Problem]:
     for file in _json_files(checkout.project):
         if file.read_text(encoding="utf-8") != dumps(checkout.project.json(file)):
             name = checkout.project.name(file)
-            problems.append(Problem(name, 0, "not in the house layout", "run `python -m tools.check --write`"))
+            problems.append(Problem(name, 0, "not in the house layout", render.REMEDY))
     return problems
 
 

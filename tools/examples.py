@@ -1,7 +1,7 @@
 """Example frames: valid ones pass, invalid ones fail for the reason that they state and for no other.
 
-An invalid example is `{"why": ..., "error": {"keyword": ..., "path": ...}, "frame": ...}`. `path` leads to the value
-at fault, parts joined by dots; for the keyword `required` it ends with the name of the member that is missing.
+An invalid example is `{"why": ..., "error": {"keyword": ..., "path": ...}, "frame": ...}`. `path` leads to
+the value at fault, parts joined by dots; for the keyword `required` it ends with the name of what is missing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ def check(project: Project) -> list[Problem]:
     registry = project.object(project.v1 / "protocol.json")
     types = {str(row["type"]) for row in rows(registry["messages"]) if row["schema"]}
     root = project.v1 / "examples"
-    for stray in sorted(entry.name for entry in root.iterdir() if entry.name not in types):
-        problems.append(
-            Problem(project.name(root / stray), 0, "no frame has this name", "remove or rename it")
-        )
+    stray = sorted(entry for entry in root.iterdir() if entry.name not in types)
+    problems += [Problem(project.name(entry), 0, "no frame has this name", "rename it") for entry in stray]
     for kind in sorted(types):
         valid = sorted((root / kind / "valid").glob("*.json"))
         invalid = sorted((root / kind / "invalid").glob("*.json"))

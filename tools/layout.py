@@ -1,6 +1,7 @@
 """The one layout of JSON files in this repository, so that a diff shows only what changed.
 
-A value stands on one line where it fits into `WIDTH` columns, otherwise one member per line, indented by two spaces.
+A value stands on one line where it fits into `WIDTH` columns, otherwise one member per line, indented by two
+spaces.
 """
 
 from __future__ import annotations

@@ -20,28 +20,29 @@ _OUTSIDE = frozenset(("bearer", "constructor", "false", "null", "true", "wss"))
 
 def check(project: Project) -> list[Problem]:
     """Judge every chapter: close codes everywhere, and in requirements every word that is written as code."""
+    return list(_judge(project))
+
+
+def _judge(project: Project) -> Iterator[Problem]:
     registry = project.object(project.v1 / "protocol.json")
     # RFC 6455 keeps 1005, 1006 and 1015 for implementations; no close frame carries them.
     closes = {row.get("code") for row in rows(registry["close_codes"])} | {1005, 1006, 1015}
     known = _names(project)
-    problems: list[Problem] = []
     for name in chapters(project):
         file = project.spec / name
+        place = project.name(file)
         for number, line in prose(file):
-            place = project.name(file)
             for code in _CLOSE.findall(line):
                 if int(code) not in closes:
-                    problems.append(Problem(place, number, f"no close code {code}", "see protocol.json"))
+                    yield Problem(place, number, f"no close code {code}", "see protocol.json")
             for word in _WORD.findall(line) if _REQUIREMENT.match(line) else ():
                 if word not in known:
-                    problems.append(
-                        Problem(place, number, f"`{word}` names nothing", "a code, type, member, limit or profile")
-                    )
-    return problems
+                    hint = "a code, type, member, limit or profile"
+                    yield Problem(place, number, f"`{word}` names nothing", hint)
 
 
 def _names(project: Project) -> set[str]:
-    """Return every word that a requirement may write as code: codes, types, members, profiles, limits, values."""
+    """Return every word that a requirement may write as code: all names of the registry and the schemas."""
     registry = project.object(project.v1 / "protocol.json")
     names = {str(row["code"]) for row in rows(registry["error_codes"])}
     names |= {str(row["name"]) for row in rows(registry["close_codes"]) if "name" in row}

@@ -69,14 +69,13 @@ def _messages(project: Project, registry: Mapping[str, object]) -> Iterator[str]
     """Every type of this edition has its schema, and every schema its row."""
     found = {file.name.split(".")[0] for file in (project.v1 / "messages").glob("*.schema.json")}
     for row in rows(registry["messages"]):
-        kind, expected = (
-            row["type"],
-            None if row["edition"] == RESERVED else f"messages/{row['type']}.schema.json",
-        )
+        kind = row["type"]
+        expected = None if row["edition"] == RESERVED else f"messages/{kind}.schema.json"
         if row["schema"] != expected:
             yield f"messages: the schema of {kind} is {row['schema']}, not {expected}"
         if (expected is None) == (kind in found):
-            yield f"messages: {kind} is {row['edition']}, and its schema {'exists' if kind in found else 'is missing'}"
+            state = "exists" if kind in found else "is missing"
+            yield f"messages: {kind} is {row['edition']}, and its schema {state}"
         if kind in found and _property(project, str(kind), "type").get("const") != kind:
             yield f"messages: the schema of {kind} has another type"
         has_id = kind in found and "id" in _properties(project, str(kind))
@@ -98,7 +97,8 @@ def _fields(project: Project, registry: Mapping[str, object]) -> Iterator[str]:
                 yield f"fields: {kind}.{name} belongs to the profile of its frame anyway"
             known = _has(project, kind, name.split("."))
             if known == (row["edition"] == RESERVED):
-                yield f"fields: {kind}.{name} is {row['edition']}, and {'in' if known else 'not in'} the schema"
+                state = "in" if known else "not in"
+                yield f"fields: {kind}.{name} is {row['edition']}, and {state} the schema"
 
 
 def _machines(registry: Mapping[str, object]) -> Iterator[str]:
@@ -199,7 +199,7 @@ def _property(project: Project, kind: str, name: str) -> Mapping[str, object]:
 
 
 def _member(project: Project, schema: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """Return the schema of a member, with the definition that it refers to laid underneath; {} when there is none."""
+    """Return the schema of a member over the definition that it refers to; {} when there is no such member."""
     properties = schema.get("properties")
     found = properties.get(name) if isinstance(properties, dict) else None
     if not isinstance(found, dict):

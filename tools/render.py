@@ -1,8 +1,8 @@
 """Text that is made from data: the two appendices of the specification and the marked places in its chapters.
 
 A chapter marks a place with `<!-- table: close_codes -->`, `<!-- trace: drain -->` or
-`<!-- example: ping/valid/minimal.json -->`, closed by `<!-- end -->`; what stands between is written here, never
-by hand.
+`<!-- example: ping/valid/minimal.json -->`, closed by `<!-- end -->`; what stands between is written here and
+never by hand.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _FENCE = re.compile(
 )
 _OPENING = re.compile(r"^<!-- (?:table|trace|example): ", re.MULTILINE)
 _GENERATED = "<!-- Made by `python -m tools.check --write`; do not edit. -->"
+REMEDY = "run `python -m tools.check --write`"
 _SHOWN_CHECKS = 6
 _CLIENT = {
     "stop": "stop",
@@ -92,10 +93,16 @@ class Renderer:
         """Return `appendix-tables.md`: every table of the protocol in one place."""
         own = [row for row in rows(self._registry["messages"]) if row["schema"]]
         parts = ["# Appendix: tables", _GENERATED, "## Frames", self._messages(), "## Members of each frame"]
-        parts.append("Members that are not listed are ignored; `type` and the bounds of `id` are as in the envelope.")
+        parts.append(
+            "Members that are not listed are ignored; `type` and the bounds of `id` are as in the envelope."
+        )
         for row in own:
             parts += [f"### {row['type']}", f"{row['summary']}", self._frame(str(row["type"]))]
-        parts += ["## Members by profile", "Members that belong to another profile than their frame.", self._fields()]
+        parts += [
+            "## Members by profile",
+            "Members that belong to another profile than their frame.",
+            self._fields(),
+        ]
         parts += ["## Profiles", self._profiles()]
         for machine in rows(self._registry["machines"]):
             parts += [f"## States: {machine['name']}", self._machine(str(machine["name"]))]
@@ -154,7 +161,11 @@ class Renderer:
         return _table(
             ("profile", "needs", "what it adds"),
             (
-                (f"{_code(row['name'])}{_later(row)}", ", ".join(map(_code, strings(row["needs"]))), row["summary"])
+                (
+                    f"{_code(row['name'])}{_later(row)}",
+                    ", ".join(map(_code, strings(row["needs"]))),
+                    row["summary"],
+                )
                 for row in rows(self._registry["profiles"])
             ),
         )
@@ -278,7 +289,9 @@ class Renderer:
             if "frame" in step:
                 what = json.dumps(step["frame"], ensure_ascii=False, separators=(",", ":"))
             else:
-                what = f"close {step['close']}" if "close" in step else str(step.get("text", step.get("bytes")))
+                what = (
+                    f"close {step['close']}" if "close" in step else str(step.get("text", step.get("bytes")))
+                )
             remarks = [str(step[key]) for key in ("fault", "note") if key in step]
             lines += [f"{side}{where} {what}", *(f"    # {remark}" for remark in remarks)]
         return "\n".join(["```text", *lines, "```"])
@@ -354,14 +367,12 @@ def stale(project: Project, wanted: Mapping[str, str]) -> list[Problem]:
     for name, text in wanted.items():
         file = project.root / name
         if not file.is_file():
-            problems.append(Problem(name, 0, "is missing", "run `python -m tools.check --write`"))
+            problems.append(Problem(name, 0, "is missing", REMEDY))
             continue
         found = file.read_text(encoding="utf-8").splitlines()
         for number, (left, right) in enumerate(_pairs(found, text.splitlines()), start=1):
             if left != right:
-                problems.append(
-                    Problem(name, number, "differs from the data", "run `python -m tools.check --write`")
-                )
+                problems.append(Problem(name, number, "differs from the data", REMEDY))
                 break
     return problems
 

@@ -1,8 +1,9 @@
 """The requirements of the specification: extracted from its sentences, and the sentences held to their form.
 
-A requirement is one line of a chapter, `[SUB-14] When ..., a server MUST ...`: one id, one BCP 14 keyword, and directly
-before the keyword the one who is bound. A removed requirement leaves a tombstone, `[SUB-09] Removed: ...`, so that its
-id is never given to another sentence. Which area belongs to which chapter stands in the table of `spec/README.md`.
+A requirement is one line of a chapter, `[SUB-14] When ..., a server MUST ...`: one id, one BCP 14 keyword, and
+directly before the keyword the one who is bound. A removed requirement leaves a tombstone,
+`[SUB-09] Removed: ...`, so that its id is never given to another sentence. Which area belongs to which chapter
+stands in the table of `spec/README.md`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _KEYWORD = re.compile(
     r"\b(MUST NOT|MUST|SHALL NOT|SHALL|SHOULD NOT|SHOULD|NOT RECOMMENDED|RECOMMENDED|REQUIRED|MAY|OPTIONAL)\b"
 )
 _BOUND = re.compile(
-    r"\b(?i:an?|the|that) (?P<subject>server|client|endpoint) (?P<level>MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b"
+    r"\b(?i:an?|the|that) (?P<subject>server|client|endpoint)"
+    r" (?P<level>MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b"
 )
 _CHAPTER = re.compile(r"\| \[(?P<file>[\w.-]+\.md)\]\([^)]*\) \| (?P<area>[A-Z]{3}) \|")
 _SECOND_SENTENCE = re.compile(r"[.!?] +[A-Z]")
@@ -62,7 +64,7 @@ class Requirement:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change with the text: a check written for another text is suspect."""
+        """Twelve hexadecimal digits that change with the text: a check for another text is suspect."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     @property

@@ -1,7 +1,7 @@
 """Wire vectors: well-formed, tied to requirements, and in agreement with the frame schemas.
 
-The agreement is a second reading of the same rule: what a vector expects to be a `bad_request` must be invalid under
-the schema of its type, and an accepted input must be valid.
+The agreement is a second reading of the same rule: what a vector expects to be a `bad_request` must be invalid
+under the schema of its type, and an accepted input must be valid.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _valid(project: Project, frames: list[dict[str, object]], what: str) -> Iter
 
 
 def messages(send: object) -> list[dict[str, object]]:
-    """Return the frames among the steps of a vector, placeholders replaced; what is no JSON object is left out."""
+    """Return the frames among the steps of a vector, with placeholders replaced; other input is left out."""
     found: list[dict[str, object]] = []
     for step in rows(send):
         if step.get("opcode", "text") != "text":
