@@ -20,7 +20,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m tools.check
 
 selftest: $(VENV)/.dev  ## prove the suite: mutants die, null targets fail, legal variants stay green
-	$(BIN)/python -m conformance.mutants
+	cd conformance && ../$(BIN)/python -m mutants
 
 check-node: $(VENV)/.check $(NODE_WS)/node_modules  ## judge the independent Node server
 	$(BIN)/holdfast check $(NODE_WS)/target.toml

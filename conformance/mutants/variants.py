@@ -1,0 +1,184 @@
+"""Legal variants: servers that do unusual things which the specification allows. None may be blamed.
+
+Each is the reference server with another configuration, another wire, or a patch that stays within the law.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+from holdfast_conformance import collect
+from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol.connection import Connection
+
+from mutants.harness import CAPACITY, Patch, judge, world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast_conformance.report import Report
+    from holdfast_reference.server.transport import MemoryTransport, Transport
+
+__all__ = ["VARIANTS", "Variant", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A correct server: the reference with a patch and a wire."""
+
+    name: str
+    title: str
+    apply: Callable[[Patch], None] = lambda patch: None
+    rewire: Callable[[MemoryTransport], Transport] | None = None
+
+
+class Slow:
+    """A wire with a delay each way, in seconds, drawn between two bounds; order is kept."""
+
+    def __init__(self, inner: MemoryTransport, least: float, most: float) -> None:
+        self._inner = inner
+        self._random = random.Random(1)
+        self._bounds = least, most
+        self._late: list[tuple[float, bytes]] = []
+        self._held = 0
+        self.peer = inner.peer
+
+    def _delay(self) -> float:
+        return self._random.uniform(*self._bounds)
+
+    async def recv(self) -> bytes:
+        data = await self._inner.recv()
+        await trio.sleep(self._delay())
+        return data
+
+    def try_send(self, data: bytes) -> int:
+        return self._inner.try_send(data)
+
+    async def wait_writable(self) -> None:
+        await trio.sleep(self._delay())
+        await self._inner.wait_writable()
+
+    def send_eof(self) -> None:
+        self._inner.send_eof()
+
+    def close(self, *, abort: bool = False) -> None:
+        self._inner.close(abort=abort)
+
+
+class Crumbs(Slow):
+    """A wire that takes and gives a few bytes at a time, cutting frames and their headers anywhere."""
+
+    def __init__(self, inner: MemoryTransport, most: int) -> None:
+        super().__init__(inner, 0, 0)
+        self._most = most
+        self._rest = b""
+
+    async def recv(self) -> bytes:
+        if not self._rest:
+            self._rest = await self._inner.recv()
+        size = self._random.randint(1, self._most)
+        data, self._rest = self._rest[:size], self._rest[size:]
+        await trio.lowlevel.checkpoint()
+        return data
+
+    def try_send(self, data: bytes) -> int:
+        # Now and then nothing is taken, as by a socket that is full.
+        return self._inner.try_send(data[: self._random.randint(0, self._most)])
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._inner.wait_writable()
+
+
+def _limits(**changes: int) -> Callable[[Patch], None]:
+    def apply(patch: Patch) -> None:
+        patch.config = lambda config: replace(config, limits=replace(config.limits, **changes))
+
+    return apply
+
+
+def _profiles(*names: str) -> Callable[[Patch], None]:
+    def apply(patch: Patch) -> None:
+        patch.config = lambda config: replace(config, profiles=frozenset(names))
+
+    return apply
+
+
+def _rung(patch: Patch, *, script: bool, identities: bool) -> None:
+    def lower(target):  # type: ignore[no-untyped-def]  # a Target to a Target
+        if not script:
+            target = replace(target, script_method=None, script_steps=frozenset())
+        if not identities:
+            target = replace(target, identities={}, channels={}, methods={})
+        return target
+
+    patch.target = lower
+
+
+def _other_texts(patch: Patch) -> None:
+    original = core.encode_error
+
+    def encode(id: int, error: core.ExchangeError) -> bytes:
+        message = "Да, 但是 \N{SNOWMAN}"
+        return original(id, core.ExchangeError(error.code, message, data=error.data, retry_ms=error.retry_ms))
+
+    patch.set(core, "encode_error", encode)
+
+
+def _chatty(patch: Patch) -> None:
+    """Every frame of the server has members, and is accompanied by frames, that nobody knows."""
+
+    def pull(original: Callable[..., list[bytes]], self: Connection, size: int, now: float) -> list[bytes]:
+        out = []
+        for text in original(self, size, now):
+            out.append(text[:-1] + b',"x.note":{"deep":[1,2,{"type":"error"}]}}')
+            if text.startswith(b'{"type":"result"'):
+                out.append(b'{"type":"x.tick","n":1}')
+        return out
+
+    patch.wrap(Connection, "pull", pull)
+
+
+VARIANTS: Final = {
+    variant.name: variant
+    for variant in (
+        Variant("legal/plain", "the reference server as it is"),
+        Variant("legal/slow", "200 ms from arrival to reading", rewire=lambda inner: Slow(inner, 0.2, 0.2)),
+        Variant("legal/jitter", "0 to 80 ms, drawn for each read", rewire=lambda inner: Slow(inner, 0, 0.08)),
+        Variant("legal/crumbs", "a few bytes at a time both ways", rewire=lambda inner: Crumbs(inner, 7)),
+        Variant(
+            "legal/segments",
+            "frames split and joined at random",
+            rewire=lambda inner: Crumbs(inner, CAPACITY // 8),
+        ),
+        Variant("legal/chatty", "unknown members and unknown types everywhere", _chatty),
+        Variant("legal/other-texts", "error messages in other languages", _other_texts),
+        Variant(
+            "legal/tiny-limits",
+            "the smallest numbers that are of any use",
+            _limits(max_frame=4096, max_inflight=2, max_subscriptions=3, queue=4, queue_bytes=8192),
+        ),
+        Variant("legal/core-only", "no profile at all", _profiles()),
+        Variant("legal/rpc-only", "requests, no channels", _profiles("rpc")),
+        Variant("legal/pubsub-only", "channels without patterns, fence and requests", _profiles("pubsub")),
+        Variant("legal/no-fence", "everything but fence", _profiles("rpc", "pubsub", "pattern")),
+        Variant("legal/no-script", "a target of rung 1", partial(_rung, script=False, identities=True)),
+        Variant(
+            "legal/bare",
+            "a target of rung 0 that wants credentials",
+            partial(_rung, script=False, identities=False),
+        ),
+    )
+}
+"""Every legal variant, by name."""
+
+
+def run(variant: Variant) -> Report:
+    """Run every check against it."""
+    with world(variant.apply) as (here, target):
+        here.rewire = variant.rewire
+        return judge(collect.everything(), here.open, target)
