@@ -16,8 +16,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tools import site_frames, site_suite, spec_index
-from tools.problem import Project
+from tools import site_frames, site_states, site_suite, spec_index
+from tools.problem import Project, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +43,8 @@ _REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
 # A mention is not one when it stands in a code span, a link, an HTML tag or an attribute list.
 _MENTION = re.compile(r"(?:`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>|\{[^}]*\})|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
 _FILLED = re.compile(r"^<!-- (?P<what>fields|include): (?P<file>[\w./-]+) -->$", re.MULTILINE)
+_TRACE = re.compile(r"^<!-- trace: (?P<name>[\w-]+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+_STATES = re.compile(r"^```mermaid\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
 
 
@@ -157,6 +159,17 @@ def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str
     return outside_code(text, mark)
 
 
+def draw(text: str, project: Project) -> str:
+    """Draw what the text of a chapter shows as plain text or as a description: conversations and states."""
+
+    def conversation(match: re.Match[str]) -> str:
+        trace = project.object(project.v1 / "traces" / f"{match['name']}.json")
+        return "\n".join(site_suite.conversation(rows(trace["steps"]), site_frames.documented(project)))
+
+    text = _TRACE.sub(conversation, text)
+    return _STATES.sub(lambda match: site_states.drawing(match["source"]), text)
+
+
 def fill(text: str, project: Project) -> str:
     """Put in what a page takes from elsewhere, so that it is written once.
 
@@ -193,9 +206,8 @@ def build(project: Project, out: Path) -> dict[str, str]:
         for source, text in _sources(project)
         if (page := place(source)) is not None
     }
-    for name in spec_index.chapters(project):
-        page = f"spec/{name}"
-        pages[page] = mark_requirements(pages[page], requirements)
+    for page in (page for page in pages if page.startswith("spec/")):
+        pages[page] = mark_requirements(draw(pages[page], project), requirements)
     pages |= site_frames.pages(project, index.requirements)
     pages |= site_suite.pages(project, index.requirements)
     pages["decisions/index.md"] = _decisions(pages)

@@ -142,6 +142,11 @@ def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, st
     return result
 
 
+def documented(project: Project) -> frozenset[str]:
+    """Return the types that have a page."""
+    return frozenset(file.name.partition(".")[0] for file in project.v1.glob("messages/*.schema.json"))
+
+
 def _index(messages: Iterable[Mapping[str, object]]) -> str:
     """Return the list of all frames, by profile."""
     lines = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tools import site, spec_index
+from tools import site, site_states, spec_index
 from tools.problem import Project
 from tools.site_frames import Shapes
 from tools.site_suite import checks_of, conversation, rules_of
@@ -222,6 +222,30 @@ def test_a_conversation_cannot_smuggle_markup_into_the_page() -> None:
     assert not re.search(r"<(script|b|i|u|s)>", drawn)
     assert "&lt;script&gt;&amp;" in drawn
     assert "hf-from-server" in drawn
+
+
+def test_states_are_drawn_with_one_arrow_for_each_pair() -> None:
+    """All events from one state to another share an arrow; the outside is shown by the boxes."""
+    drawn = site_states.drawing(
+        "stateDiagram-v2\n    [*] --> A\n    A --> B: x\n    A --> B: <y>\n    A --> A: z\n    B --> [*]\n"
+    )
+    assert drawn.count('class="hf-arrow"') == 2
+    assert "&lt;y&gt;" in drawn
+    assert 'class="hf-first"' in drawn
+    assert 'class="hf-last"' in drawn
+    assert "[*]" not in drawn
+
+
+def test_a_chapter_shows_its_conversations_and_states_as_drawings(tmp_path: Path) -> None:
+    """What is plain text for readers of the repository is a drawing in the site."""
+    traces = tmp_path / "schemas" / "v1" / "traces"
+    traces.mkdir(parents=True)
+    (traces / "x.json").write_text('{"steps": [{"from": "client", "close": 1000}]}')
+    text = "a\n<!-- trace: x -->\n```text\nC\n```\n<!-- end -->\nb\n```mermaid\nA --> B: x\n```\nc"
+    drawn = site.draw(text, Project(tmp_path))
+    assert "```" not in drawn
+    assert 'class="hf-conversation"' in drawn
+    assert "<svg" in drawn
 
 
 def test_only_documented_frames_are_linked_in_a_conversation() -> None:
