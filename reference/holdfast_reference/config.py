@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from holdfast_reference.backends.tokens import Rule, Token
-from holdfast_reference.protocol.connection import PROFILES
+from holdfast_reference.protocol.greeting import PROFILES
 from holdfast_reference.protocol.limits import MAX_INTEGER, MIN_FRAME, Limits, Rate, Timers
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class ConfigError(Exception):
 class Config:
     """Everything that an operator can set.
 
-    `origins` empty means the server's own origin where it matters, and any where it does not; see `handshake.py`.
-    `tokens`, `rules`, `anonymous` and `cookie` are explained in `backends/tokens.py`.
+    `origins` empty means the server's own origin where it matters, and any where it does not; see
+    `handshake.py`. `tokens`, `rules`, `anonymous` and `cookie` are explained in `backends/tokens.py`.
     """
 
     host: str = "127.0.0.1"
@@ -179,9 +179,9 @@ def _read(root: _Table) -> Config:
     server = root.table("server")
     config = replace(
         default,
-        host=server.string("host", default.host),
+        host=server.string("host", default.host) or default.host,
         port=server.integer("port", default.port, 0, 65_535),
-        path=server.string("path", default.path),
+        path=server.string("path", default.path) or default.path,
         origins=frozenset(server.strings("origins") or ()),
         max_connections=server.integer("max_connections", default.max_connections, 1, 10_000_000),
         profiles=_profiles(server),

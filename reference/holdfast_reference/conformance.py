@@ -8,7 +8,7 @@ Spec: appendix-conformance [CNF-01] to [CNF-04].
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
@@ -138,7 +138,7 @@ def _error(how: Mapping[str, object]) -> ExchangeError:
     return ExchangeError(code, message, retry_ms=cast("int | None", retry_ms), data=data)
 
 
-def _checked(script: object, max_frame: int) -> list[list[object]]:
+def _checked(script: object, max_frame: int) -> list[list[Any]]:
     """The steps of a script. Spec: [CNF-01].
 
     Raises:

@@ -30,7 +30,7 @@ class Authenticator(Protocol):
 
     @property
     def ambient(self) -> bool:
-        """Whether the upgrade request alone can identify a client (a cookie, say), so that `Origin` matters."""
+        """Whether the upgrade request alone can identify a client (a cookie, say): then `Origin` matters."""
         ...
 
     async def authenticate(self, credentials: Credentials | None, upgrade: Upgrade | None) -> Grant:
@@ -66,5 +66,5 @@ class Broker(Protocol):
         ...
 
     def publish(self, event: Event) -> None:
-        """Give an event its place in its channel; when this returns, every subscriber of this process has it."""
+        """Give an event its place in its channel; on return every subscriber of this process has it."""
         ...

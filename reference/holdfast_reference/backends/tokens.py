@@ -67,7 +67,7 @@ class Rule:
 
 
 class RulePermissions:
-    """What the rules allow to one principal: what no rule covers is denied, unless there are no rules at all."""
+    """What the rules allow to one principal: what none covers is denied, unless there are none at all."""
 
     __slots__ = ("_known", "_rules")
 

@@ -4,10 +4,11 @@
 Nothing below this package knows how bytes travel; nothing in it awaits.
 """
 
-from holdfast_reference.protocol.connection import Connection, Settings
+from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError
 from holdfast_reference.protocol.events import Event
 from holdfast_reference.protocol.grants import Credentials, Grant, Permissions
+from holdfast_reference.protocol.greeting import Settings
 from holdfast_reference.protocol.limits import Limits, Rate, Timers
 from holdfast_reference.protocol.messages import Payload
 
@@ -22,7 +23,7 @@ __all__ = [
     "Limits",
     "Payload",
     "Permissions",
-    "Settings",
     "Rate",
+    "Settings",
     "Timers",
 ]

@@ -1,9 +1,10 @@
 """Bytes to frames and back: the only file that knows JSON.
 
-Reading is fast where a frame is good: msgspec decodes and validates in one pass, and `data` stays the bytes it
-was. Whatever msgspec refuses goes to a slow strict path, which alone decides what is wrong: it either raises the
-`ProtocolViolation` of steps 3 and 4 of the reading order, or hands a `Suspect` to the connection, which knows the
-rest of the order. Writing puts frames together from bytes, because most of them carry `data` that is bytes already.
+Reading is fast where a frame is good: msgspec decodes and validates in one pass, and `data` stays the bytes
+it was. Whatever msgspec refuses goes to a slow strict path, which alone decides what is wrong: it either
+raises the `ProtocolViolation` of steps 3 and 4 of the reading order, or hands a `Suspect` to the
+connection, which knows the rest of the order. Writing puts frames together from bytes, for most carry
+`data` that is bytes already.
 
 Spec: 02-envelope [ENV-05] [ENV-06] [ENV-07] [ENV-08] [ENV-10] [ENV-11] [ENV-28].
 """
@@ -39,10 +40,11 @@ __all__ = [
     "tail",
 ]
 
-_DECODER: Final = msgspec.json.Decoder(Message)
+_DECODER: Final[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
 _ENCODER: Final = msgspec.json.Encoder()
 _ANY: Final = msgspec.json.Decoder()
 
+_MAX_FAULT: Final = 60  # characters, so that a refusal stays within its 512 bytes however they are escaped
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -63,7 +65,7 @@ class Suspect:
     Args:
         type: its well-formed `type`.
         fields: all its members.
-        fault: what msgspec held against it, for humans.
+        fault: what msgspec held against it, for humans; short, for it may quote the frame.
     """
 
     type: str
@@ -113,7 +115,7 @@ def _decode_strictly(text: bytes, fault: str) -> Message | Suspect:
         # [ENV-10]: of two members of one name the last counts, also where the first one was the bad one.
         return _DECODER.decode(json.dumps(frame))
     except msgspec.MsgspecError:
-        return Suspect(kind, frame, fault)
+        return Suspect(kind, frame, fault[:_MAX_FAULT])
 
 
 def _refuse(word: str) -> object:
@@ -136,7 +138,7 @@ def channel_of(event: bytes) -> str:
 
 
 def is_base64(data: bytes) -> bool:
-    """Whether a JSON value is a string of base64 with padding, written without escapes or with escaped slashes."""
+    """Whether a JSON value is a string of base64 with padding."""
     return _BASE64.fullmatch(data) is not None or (
         b"\\" in data
         and data[:1] == b'"'

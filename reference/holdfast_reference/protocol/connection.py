@@ -1,11 +1,12 @@
 """One connection and its session, as a state machine without I/O.
 
-`receive` applies a frame, `tick` applies time, the other commands apply what the application or the operator
-decided. Each returns effects for the owner to carry out, in order; frames to write wait until `pull`.
-The state is plain data: `copy` gives an independent twin, `key` a value that is equal for equal states.
+`receive` applies a frame, `tick` applies time, the other commands apply what the application or the
+operator decided. Each returns effects for the owner to carry out, in order; frames to write wait until
+`pull`. The state is plain data: `copy` gives an independent twin, `key` a value that is equal for equal
+states.
 
-Only this file turns faults into frames and closes. What it refuses to know: bytes, sockets, clocks, who may do
-what (it asks the grant), and who else is connected.
+Only this file turns faults into frames and closes. What it refuses to know: bytes, sockets, clocks, who may
+do what (it asks the grant), and who else is connected.
 
 Spec: 02-envelope, 03-session, 04-requests.
 """
@@ -13,7 +14,6 @@ Spec: 02-envelope, 03-session, 04-requests.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast_reference.protocol import messages
@@ -24,45 +24,45 @@ from holdfast_reference.protocol.codec import (
     encode_error,
     encode_frame,
     encode_result,
-    is_base64,
-    is_integer,
     tail,
 )
 from holdfast_reference.protocol.correlation import Exchange, Exchanges, Pool
 from holdfast_reference.protocol.effects import NOTHING, Authenticate, Call, Close, Publish, Stop, Subscribe
-from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
+from holdfast_reference.protocol.errors import (
+    CLOSE_REASONS,
+    CloseCode,
+    ErrorCode,
+    ExchangeError,
+    ProtocolViolation,
+)
 from holdfast_reference.protocol.events import Event, event_head
 from holdfast_reference.protocol.grants import Credentials, Grant
-from holdfast_reference.protocol.limits import FIRST_FRAME, MAX_TAG, Bucket, Limits, Timers
-from holdfast_reference.protocol.messages import FIELD_PROFILES, TYPES, UNSET, Payload
-from holdfast_reference.protocol.names import Pattern, fits
+from holdfast_reference.protocol.greeting import expiry, negotiate, welcome
+from holdfast_reference.protocol.limits import FIRST_FRAME, Bucket
+from holdfast_reference.protocol.messages import TYPES, UNSET, Payload
 from holdfast_reference.protocol.outgoing import CHUNK, OPEN, REFUSAL, Outgoing
+from holdfast_reference.protocol.reading import (
+    check_ping,
+    check_publish,
+    check_request,
+    check_subscribe,
+    check_suspect,
+    is_ignored,
+    starts_exchange,
+    suspect_id,
+    suspect_of,
+)
 from holdfast_reference.protocol.states import CONNECTION, Input, Phase, Stage, Step
+from holdfast_reference.protocol.timers import NEVER, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from holdfast_reference.protocol.effects import Effect, Effects
+    from holdfast_reference.protocol.grants import Action
+    from holdfast_reference.protocol.greeting import Settings
 
-__all__ = ["PROFILES", "Connection", "Settings"]
-
-#: What this server can offer, and what each needs.
-PROFILES: Final[Mapping[str, frozenset[str]]] = {
-    "rpc": frozenset(),
-    "pubsub": frozenset(),
-    "pattern": frozenset({"pubsub"}),
-    "fence": frozenset({"pubsub"}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all connections of a server have in common; `server` is the name and version shown in `welcome`."""
-
-    limits: Limits = field(default_factory=Limits)
-    timers: Timers = field(default_factory=Timers)
-    profiles: frozenset[str] = frozenset(PROFILES)
-    server: tuple[str, str] | None = None
+__all__ = ["Connection"]
 
 
 class Connection:
@@ -76,16 +76,11 @@ class Connection:
 
     __slots__ = (
         "_bucket",
-        "_drain",
+        "_clock",
         "_exchanges",
-        "_expires_at",
         "_greeting",
-        "_hello_by",
         "_max_out",
         "_outgoing",
-        "_pinged",
-        "_received",
-        "_sent",
         "_settings",
         "conn",
         "grant",
@@ -104,10 +99,7 @@ class Connection:
         self._greeting = False  # hello was read, welcome is not queued yet
         self._max_out = settings.limits.max_frame
         self._bucket: Bucket | None = None
-        self._drain: tuple[float, float] | None = None  # when to move, when it is closed
-        self._hello_by = now + settings.timers.hello_ms / 1000
-        self._expires_at: float | None = None
-        self._received = self._sent = self._pinged = now
+        self._clock = Clock(settings.timers, now)
 
     # What the owner asks.
 
@@ -130,7 +122,7 @@ class Connection:
         """Take the next frames to write, about `size` bytes, at least one if any waits."""
         texts = self._outgoing.pull(size)
         if texts:
-            self._sent = now
+            self._clock.sent = now
         return texts
 
     def is_running(self, id: int) -> bool:
@@ -151,7 +143,7 @@ class Connection:
         """
         if self.phase is Phase.CLOSED:
             return NOTHING
-        self._received = now
+        self._clock.received = now
         try:
             message = decode(text)
             if self.phase is Phase.NEW:
@@ -171,91 +163,61 @@ class Connection:
             if isinstance(message, Suspect) and message.type == "hello":
                 raise ProtocolViolation(CloseCode.BAD_SCHEMA, message.fault)
             return self.close(CloseCode.UNEXPECTED_FRAME, "the first frame is not hello", Input.NOT_HELLO)
-        wanted = self._settings.profiles.intersection(message.profiles)
-        # No profile's need has a need of its own here, so one pass is the transitive closure.
-        self.profiles = frozenset(name for name in wanted if PROFILES[name] <= wanted)
+        self.profiles = negotiate(message.profiles, self._settings.profiles)
         if message.limits is not UNSET and message.limits.max_frame is not UNSET:
             self._max_out = min(self._max_out, message.limits.max_frame)
         self._greeting = True
-        if message.auth is UNSET:
-            return [Authenticate(0, None)]
-        return [Authenticate(0, Credentials(message.auth.scheme, message.auth.token))]
+        self._clock.hello_by = NEVER
+        auth = message.auth
+        return [Authenticate(0, None if auth is UNSET else Credentials(auth.scheme, auth.token))]
 
     def _read_again(self, message: messages.Hello, now: float) -> Effects:
         return self.close(CloseCode.UNEXPECTED_FRAME, "a second hello", Input.HELLO_AGAIN)
 
     def _read_suspect(self, frame: Suspect, now: float) -> Effects:
-        """Steps 5 to 9 for a frame that is none of our messages. Spec: [ENV-05]."""
-        kind, fields = frame.type, frame.fields
-        row = TYPES.get(kind)
+        """Steps 5 to 9 for a frame that is none of our messages."""
+        row = TYPES.get(frame.type)
         if row is not None and not row.client:
-            return self.close(CloseCode.UNEXPECTED_FRAME, f"{kind} from a client", Input.WRONG_DIRECTION)
-        if kind == "hello":
+            return self.close(
+                CloseCode.UNEXPECTED_FRAME, f"{frame.type} from a client", Input.WRONG_DIRECTION
+            )
+        if frame.type == "hello":
             return self.close(CloseCode.UNEXPECTED_FRAME, "a second hello", Input.HELLO_AGAIN)
-        if kind == "ack" and "ack" not in self.profiles:
+        if is_ignored(frame, self.profiles):
             return NOTHING
-        if row.exchange if row is not None else "id" in fields:
-            self._refuse_suspect(frame, now)
-        if kind == "cancel":
-            if not is_integer(of := fields.get("of")):
-                raise ProtocolViolation(CloseCode.BAD_SCHEMA, f"of is {of!r:.40}")
-            assert isinstance(of, int)
-            self._check_of(of)
+        if starts_exchange(frame):
+            self._exchanges.consume(suspect_id(frame))
+            if frame.type == "auth":
+                self._check_auth_slot()
+            else:
+                self._charge(now)
+            raise check_suspect(frame, self.profiles)
+        if frame.type == "cancel":
+            self._check_of(suspect_of(frame))
         if row is not None:
             raise ProtocolViolation(CloseCode.BAD_SCHEMA, frame.fault)
         self._charge_or_close(now)
         return NOTHING
 
-    def _refuse_suspect(self, frame: Suspect, now: float) -> None:
-        id = frame.fields.get("id")
-        if not is_integer(id):
-            raise ProtocolViolation(CloseCode.BAD_SCHEMA, f"id is {id!r:.40}")
-        assert isinstance(id, int)
-        self._exchanges.consume(id)
-        if frame.type == "auth":
-            self._check_auth_slot()
-        else:
-            self._charge(now)
-        row = TYPES.get(frame.type)
-        if row is None:
-            raise ExchangeError(ErrorCode.UNSUPPORTED, "unknown type")
-        self._check_profile(row.profile)
-        for field, profile in FIELD_PROFILES.get(frame.type, {}).items():
-            if field in frame.fields:
-                self._check_profile(profile)
-        raise ExchangeError(ErrorCode.BAD_REQUEST, frame.fault[:60])
-
     def _read_request(self, message: messages.Request, now: float) -> Effects:
         id = message.id
         self._exchanges.consume(id)
         wait_ms = self._charge(now)
-        self._check_profile("rpc")
-        payload = _payload(message.data, message.enc)
-        if message.stream is False or not fits(message.method):
-            raise ExchangeError(ErrorCode.BAD_REQUEST, "stream is not true, or method is too long")
+        payload = check_request(message, self.profiles)
         self._admit(Pool.CALLS, wait_ms)
-        self._check_permission("call", message.method)
-        stream = message.stream is True
-        timeout = message.timeout_ms
-        self._exchanges.start(
-            id,
-            Exchange(Pool.CALLS, message.method, stream=stream),
-            None if timeout is UNSET else now + timeout / 1000,
-        )
-        return [Call(id, message.method, payload, stream)]
+        self._authorize("call", message.method)
+        exchange = Exchange(Pool.CALLS, message.method, stream=message.stream is True)
+        timeout_ms = message.timeout_ms
+        self._exchanges.start(id, exchange, None if timeout_ms is UNSET else now + timeout_ms / 1000)
+        return [Call(id, message.method, payload, exchange.stream)]
 
     def _read_publish(self, message: messages.Publish, now: float) -> Effects:
         id = message.id
         self._exchanges.consume(id)
         wait_ms = self._charge(now)
-        self._check_profile("pubsub")
-        self._check_fields("publish", message)
-        payload = _payload(message.data, message.enc)
-        if message.echo is True or not fits(message.channel):
-            raise ExchangeError(ErrorCode.BAD_REQUEST, "echo is not false, or channel is too long")
-        assert payload is not None
+        payload = check_publish(message, self.profiles)
         self._admit(Pool.CALLS, wait_ms)
-        self._check_permission("publish", message.channel)
+        self._authorize("publish", message.channel)
         event = Event(message.channel, payload, self.conn if message.echo is False else "")
         if event.largest > self._settings.limits.max_frame:
             raise ExchangeError(ErrorCode.TOO_LARGE, "the event would not fit into max_frame")
@@ -263,31 +225,16 @@ class Connection:
         return [Publish(id, event)]
 
     def _read_subscribe(self, message: messages.Subscribe, now: float) -> Effects:
-        self._exchanges.consume(message.id)
+        id = message.id
+        self._exchanges.consume(id)
         wait_ms = self._charge(now)
-        self._check_profile("pubsub")
-        self._check_fields("subscribe", message)
-        channel, pattern = message.channel, message.pattern
-        if (channel is UNSET) == (pattern is UNSET):
-            raise ExchangeError(ErrorCode.BAD_REQUEST, "exactly one of channel and pattern")
-        name = pattern if channel is UNSET else channel
-        assert name is not UNSET
-        if not fits(name):
-            raise ExchangeError(ErrorCode.BAD_REQUEST, "the name is too long")
-        if channel is UNSET:
-            try:
-                Pattern(name)
-            except ValueError as error:
-                raise ExchangeError(ErrorCode.BAD_REQUEST, str(error)) from None
+        name, pattern = check_subscribe(message, self.profiles)
         self._admit(Pool.SUBSCRIPTIONS, wait_ms)
         # A pattern is never forbidden as a whole: what the principal may not see is filtered. [SUB-25]
-        if channel is not UNSET:
-            self._check_permission("subscribe", name)
-        self._exchanges.start(
-            message.id,
-            Exchange(Pool.SUBSCRIPTIONS, name, pattern=channel is UNSET, head=event_head(message.id)),
-        )
-        return [Subscribe(message.id, name, channel is UNSET)]
+        if not pattern:
+            self._authorize("subscribe", name)
+        self._exchanges.start(id, Exchange(Pool.SUBSCRIPTIONS, name, pattern=pattern, head=event_head(id)))
+        return [Subscribe(id, name, pattern)]
 
     def _read_auth(self, message: messages.Auth, now: float) -> Effects:
         self._exchanges.consume(message.id)
@@ -296,9 +243,9 @@ class Connection:
         return [Authenticate(message.id, Credentials(message.scheme, message.token))]
 
     def _read_cancel(self, message: messages.Cancel, now: float) -> Effects:
-        self._check_of(message.of)
-        self._charge_or_close(now)
         id = message.of
+        self._check_of(id)
+        self._charge_or_close(now)
         exchange = self._exchanges.running.get(id)
         if exchange is None or exchange.stage is Stage.CANCELLING:
             return NOTHING
@@ -312,13 +259,9 @@ class Connection:
         return [Stop(id)]
 
     def _read_ping(self, message: messages.Ping, now: float) -> Effects:
-        if message.t is UNSET:
-            text = b'{"type":"pong"}'
-        elif fits(message.t, MAX_TAG):
-            text = encode_frame({"type": "pong", "t": message.t})
-        else:
-            raise ProtocolViolation(CloseCode.BAD_SCHEMA, "t is too long")
+        check_ping(message)
         self._charge_or_close(now)
+        text = _PONG if message.t is UNSET else encode_frame({"type": "pong", "t": message.t})
         if "fence" in self.profiles:
             self._outgoing.fence(text)
         else:
@@ -326,11 +269,12 @@ class Connection:
         return NOTHING
 
     def _read_pong(self, message: messages.Pong, now: float) -> Effects:
-        if message.held is False or (message.t is not UNSET and not fits(message.t, MAX_TAG)):
-            raise ProtocolViolation(CloseCode.BAD_SCHEMA, "t is too long, or held is not true")
+        check_ping(message)
+        if message.held is False:
+            raise ProtocolViolation(CloseCode.BAD_SCHEMA, "held has no other value than true")
         return NOTHING
 
-    # The checks of steps 7 and 8, each under its own name.
+    # What a frame is checked against in the session.
 
     def _check_of(self, of: int) -> None:
         if of > self._exchanges.last_id:
@@ -340,22 +284,8 @@ class Connection:
         if not self._exchanges.is_free(Pool.AUTH, self._outgoing):
             raise ExchangeError(ErrorCode.CONFLICT, "another auth is unfinished")
 
-    def _check_profile(self, profile: str) -> None:
-        if profile not in self.profiles and profile != "core":
-            raise ExchangeError(ErrorCode.UNSUPPORTED, f"needs profile {profile}")
-
-    def _check_fields(self, kind: str, message: messages.Subscribe | messages.Publish) -> None:
-        for field, profile in FIELD_PROFILES[kind].items():
-            if getattr(message, field) is not UNSET:
-                self._check_profile(profile)
-
-    def _check_permission(self, action: str, name: str) -> None:
-        assert self.grant is not None
-        if not self.grant.permissions.may(action, name):
-            raise ExchangeError(ErrorCode.FORBIDDEN, "not allowed")
-
     def _charge(self, now: float) -> int | None:
-        """Pay for a frame; the milliseconds to wait when the bucket is empty. Every fate costs. [LIM-10]"""
+        """Pay for a frame, whatever becomes of it; the milliseconds to wait when the bucket is empty."""
         return None if self._bucket is None else self._bucket.take(now)
 
     def _charge_or_close(self, now: float) -> None:
@@ -370,10 +300,18 @@ class Connection:
         if not self._exchanges.is_free(pool, self._outgoing):
             raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "no slot is free")
 
+    def _authorize(self, action: Action, name: str) -> None:
+        if not self._may(action, name):
+            raise ExchangeError(ErrorCode.FORBIDDEN, "not allowed")
+
+    def _may(self, action: Action, name: str) -> bool:
+        assert self.grant is not None
+        return self.grant.permissions.may(action, name)
+
     # What the application answers.
 
     def granted(self, id: int, grant: Grant, now: float) -> Effects:
-        """The credentials of an `Authenticate` are good. Spec: [SES-06] [SES-19] [SES-20] [SES-22] [SES-28]."""
+        """The credentials of an `Authenticate` are good. Spec: [SES-19] [SES-20] [SES-22] [SES-28]."""
         if id == 0:
             if self._greeting:
                 self._welcome(grant, now)
@@ -384,46 +322,24 @@ class Connection:
         if grant.principal != self.grant.principal:
             return self.fail(id, ExchangeError(ErrorCode.PRINCIPAL_MISMATCH, "another principal"))
         self._adopt(grant, now)
-        self._end(id, encode_result(id, Payload(encode_frame(_expiry(grant)))))
+        self._end(id, encode_result(id, Payload(encode_frame(expiry(grant)))))
         return self._reauthorize(grant)
 
     def _welcome(self, grant: Grant, now: float) -> None:
         settings = self._settings
-        limits, timers = settings.limits, settings.timers
         self._greeting = False
         self.phase = CONNECTION[self.phase][Input.HELLO]
         self._adopt(grant, now)
-        self._received = self._pinged = now
-        shown: dict[str, object] = {
-            "max_frame": limits.max_frame,
-            "max_inflight": limits.max_inflight,
-            "max_subscriptions": limits.max_subscriptions,
-        }
-        if "pubsub" in self.profiles:
-            shown |= {"queue": limits.queue, "queue_bytes": limits.queue_bytes}
-        if limits.rate is not None:
-            shown["rate"] = {"count": limits.rate.count, "per_ms": limits.rate.per_ms}
-            self._bucket = Bucket(limits.rate, limits.rate.count, now)
-        frame: dict[str, object] = {
-            "type": "welcome",
-            "conn": self.conn,
-            "profiles": sorted(self.profiles),
-            "heartbeat": {
-                "interval_ms": timers.heartbeat_interval_ms,
-                "timeout_ms": timers.heartbeat_timeout_ms,
-            },
-            "limits": shown,
-            "auth": {"principal": grant.principal, **_expiry(grant)},
-        }
-        if settings.server is not None:
-            frame["server"] = {"name": settings.server[0], "version": settings.server[1]}
-        self._outgoing.urgent(encode_frame(frame))
-        if self._drain is not None:
+        self._clock.received = self._clock.pinged = now
+        if settings.limits.rate is not None:
+            self._bucket = Bucket(settings.limits.rate, settings.limits.rate.count, now)
+        self._outgoing.urgent(welcome(settings, self.conn, self.profiles, grant))
+        if self._clock.drained_at != NEVER:
             self._go_away(now)
 
     def _adopt(self, grant: Grant, now: float) -> None:
         self.grant = grant
-        self._expires_at = None if grant.expires_in_ms is None else now + grant.expires_in_ms / 1000
+        self._clock.expires_at = NEVER if grant.expires_in_ms is None else now + grant.expires_in_ms / 1000
 
     def _reauthorize(self, grant: Grant) -> Effects:
         """End exactly what the new grant no longer allows. Spec: [SES-28] [SES-29] [SUB-25]."""
@@ -437,7 +353,7 @@ class Connection:
         return effects
 
     def denied(self, id: int, error: ExchangeError) -> Effects:
-        """The credentials of an `Authenticate` are not good, or nobody could tell. Spec: [SES-14] [SES-21]."""
+        """The credentials of an `Authenticate` are bad, or nobody can tell. Spec: [SES-14] [SES-21]."""
         if id != 0:
             return self.fail(id, error)
         if not self._greeting:
@@ -505,8 +421,7 @@ class Connection:
         if not exchange.pattern:
             text = exchange.head + event.tail
         else:
-            assert self.grant is not None
-            if not self.grant.permissions.may("subscribe", event.channel):
+            if not self._may("subscribe", event.channel):
                 return
             text = exchange.head + event.named_tail
         if len(text) > self._max_out:
@@ -517,68 +432,46 @@ class Connection:
 
     def deadline(self) -> float:
         """When `tick` has something to do next, unless a call comes before."""
-        if self.phase is Phase.NEW:
-            return _NEVER if self._greeting else self._hello_by
-        if self.phase is Phase.CLOSED:
-            return _NEVER
-        due = min(self._ping_at(), self._silent_at())
-        if self._expires_at is not None and self._exchanges.is_idle(Pool.AUTH):
-            due = min(due, self._expires_at)
-        if self._drain is not None:
-            due = min(due, self._drain[1])
-        if self._exchanges.deadlines:
-            due = min(due, *self._exchanges.deadlines.values())
-        return due
+        due = self._clock.deadline(self.phase, auth_pending=self._auth_pending())
+        return min(due, *self._exchanges.deadlines.values()) if self._exchanges.deadlines else due
 
-    def _ping_at(self) -> float:
-        # [SES-30] [SES-31]: silence in either direction, but one ping per interval.
-        silent_since = max(min(self._sent, self._received), self._pinged)
-        return silent_since + self._settings.timers.heartbeat_interval_ms / 1000
-
-    def _silent_at(self) -> float:
-        timers = self._settings.timers
-        return self._received + (timers.heartbeat_interval_ms + timers.heartbeat_timeout_ms) / 1000
+    def _auth_pending(self) -> bool:
+        return not self._exchanges.is_idle(Pool.AUTH)
 
     def tick(self, now: float) -> Effects:
         """Apply the time; call it when `deadline` has come."""
-        if self.phase is Phase.CLOSED or now < self.deadline():
-            return NOTHING
-        if self.phase is Phase.NEW:
-            return self.close(CloseCode.HELLO_TIMEOUT, "no hello in time", Input.HELLO_TIMEOUT)
-        if self._drain is not None and now >= self._drain[1]:
-            return self.close(CloseCode.GOING_AWAY, "drained", Input.DEADLINE)
-        # [SES-27]: an auth that was read in time is decided before its session can expire.
-        if self._expires_at is not None and now >= self._expires_at and self._exchanges.is_idle(Pool.AUTH):
-            return self.close(CloseCode.TOKEN_EXPIRED, "the credentials have expired", Input.EXPIRY)
-        if now >= self._silent_at():
-            return self.close(CloseCode.HEARTBEAT_TIMEOUT, "nothing was received", Input.SILENCE)
+        end = self._clock.end(self.phase, now, auth_pending=self._auth_pending())
+        if end is not None:
+            return self.close(_ENDS[end], end.value, end)
         effects: list[Effect] = []
         for id in [id for id, due in self._exchanges.deadlines.items() if now >= due]:
             effects += self.fail(id, ExchangeError(ErrorCode.DEADLINE_EXCEEDED, "timeout_ms has passed"))
-        if now >= self._ping_at():
-            self._pinged = now
+        if self.phase in _GREETED and now >= self._clock.ping_at():
+            self._clock.pinged = now
             self._outgoing.urgent(b'{"type":"ping"}')
         return effects
 
     def drain(self, after_ms: int, deadline_ms: int, now: float) -> Effects:
-        """Send the client away: it should move after `after_ms` and is closed at `deadline_ms`. Spec: [SES-38]."""
-        if self._drain is None and self.phase is not Phase.CLOSED:
-            self._drain = (now + after_ms / 1000, now + deadline_ms / 1000)
+        """Send the client away: it should move after `after_ms`, it must at `deadline_ms`. Spec: [SES-38]."""
+        if self._clock.drained_at == NEVER:
+            self._clock.move_at = now + after_ms / 1000
+            self._clock.drained_at = now + deadline_ms / 1000
             if self.phase is Phase.READY:
                 self._go_away(now)
         return NOTHING
 
     def _go_away(self, now: float) -> None:
-        assert self._drain is not None
         self.phase = CONNECTION[self.phase][Input.DRAIN]
-        after_ms, deadline_ms = (max(0, round((when - now) * 1000)) for when in self._drain)
+        after_ms, deadline_ms = (
+            max(0, round((when - now) * 1000)) for when in (self._clock.move_at, self._clock.drained_at)
+        )
         self._outgoing.urgent(
             encode_frame({"type": "goaway", "after_ms": after_ms, "deadline_ms": deadline_ms})
         )
 
     def expire(self, now: float) -> Effects:
         """Let the identity of the session expire now."""
-        self._expires_at = now
+        self._clock.expires_at = now
         return self.tick(now)
 
     def close(self, code: int, detail: str = "", input: Input = Input.CLOSE) -> Effects:
@@ -593,8 +486,7 @@ class Connection:
             effects.append(Stop(id))
         self._exchanges.running.clear()
         self._exchanges.deadlines.clear()
-        reason = CloseCode(code).name.lower() if code in _CLOSE_CODES else ""
-        effects.append(Close(code, reason, detail))
+        effects.append(Close(code, CLOSE_REASONS.get(code, ""), detail))
         return effects
 
     # The state as a value.
@@ -603,6 +495,7 @@ class Connection:
         twin = copy.copy(self)
         twin._exchanges = self._exchanges.copy()
         twin._outgoing = self._outgoing.copy()
+        twin._clock = self._clock.copy()
         twin._bucket = None if self._bucket is None else self._bucket.copy()
         return twin
 
@@ -614,18 +507,21 @@ class Connection:
             self.grant,
             self._greeting,
             self._max_out,
-            self._drain,
-            self._hello_by if self.phase is Phase.NEW else None,
-            self._expires_at,
-            (self._received, self._sent, self._pinged),
             None if bucket is None else (bucket.level, bucket.at),
+            self._clock.key(),
             self._exchanges.key(),
             self._outgoing.key(),
         )
 
 
-_NEVER: Final = float("inf")
-_CLOSE_CODES: Final = frozenset(CloseCode)
+_GREETED: Final = (Phase.READY, Phase.DRAINING)
+_PONG: Final = b'{"type":"pong"}'
+_ENDS: Final[Mapping[Input, CloseCode]] = {
+    Input.HELLO_TIMEOUT: CloseCode.HELLO_TIMEOUT,
+    Input.DEADLINE: CloseCode.GOING_AWAY,
+    Input.EXPIRY: CloseCode.TOKEN_EXPIRED,
+    Input.SILENCE: CloseCode.HEARTBEAT_TIMEOUT,
+}
 _HELLO_DENIED: Final[Mapping[str, CloseCode]] = {
     ErrorCode.UNAUTHENTICATED: CloseCode.UNAUTHENTICATED,
     ErrorCode.FORBIDDEN: CloseCode.FORBIDDEN,
@@ -641,21 +537,3 @@ _READERS: Final[Mapping[type, Callable[..., Effects]]] = {
     messages.Publish: Connection._read_publish,
     Suspect: Connection._read_suspect,
 }
-
-
-def _payload(data: object, enc: object) -> Payload | None:
-    """`data` as bytes. Spec: [ENV-31]."""
-    if data is UNSET:
-        if enc is not UNSET:
-            raise ExchangeError(ErrorCode.BAD_REQUEST, "enc without data")
-        return None
-    json = bytes(data)
-    if enc is UNSET:
-        return Payload(json)
-    if not is_base64(json):
-        raise ExchangeError(ErrorCode.BAD_REQUEST, "data is not base64")
-    return Payload(json, True)
-
-
-def _expiry(grant: Grant) -> dict[str, object]:
-    return {} if grant.expires_in_ms is None else {"expires_in_ms": grant.expires_in_ms}

@@ -1,7 +1,7 @@
 """Exchanges: which ids are used, which are running, and whether another one may start.
 
-An exchange holds a slot from its first frame until its terminal has left the outgoing queue; that is why slots
-are counted over both. This file does not know what an exchange does.
+An exchange holds a slot from its first frame until its terminal has left the outgoing queue; that is why
+slots are counted over both. This file does not know what an exchange does.
 
 Spec: 04-requests [RPC-01] [RPC-02], 09-limits-timers [LIM-07] [LIM-08].
 """

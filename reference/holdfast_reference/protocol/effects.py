@@ -18,7 +18,7 @@ __all__ = ["NOTHING", "Authenticate", "Call", "Close", "Effect", "Effects", "Pub
 class Authenticate(NamedTuple):
     """Look at credentials, then answer with `granted` or `denied`.
 
-    `id` names the `auth` exchange, 0 stands for the `hello`; `credentials` is None when the client showed none.
+    `id` names the `auth` exchange, 0 is the `hello`; `credentials` is None when the client showed none.
     """
 
     id: int

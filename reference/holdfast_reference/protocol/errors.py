@@ -7,9 +7,20 @@ Both are raised where the fault is seen and turned into a frame or a close in on
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["FINAL", "RETRYABLE", "CloseCode", "ErrorCode", "ExchangeError", "ProtocolViolation"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CLOSE_REASONS",
+    "FINAL",
+    "RETRYABLE",
+    "CloseCode",
+    "ErrorCode",
+    "ExchangeError",
+    "ProtocolViolation",
+]
 
 
 class ErrorCode(StrEnum):
@@ -54,13 +65,12 @@ _CODES: Final = frozenset(ErrorCode)
 
 
 class CloseCode(IntEnum):
-    """Close codes that this server sends; the name in lower case is the reason on the wire."""
+    """Close codes that this server has a reason of its own to send."""
 
-    NORMAL = 1000
-    PROTOCOL_FAULT = 1002
+    PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
-    INVALID_UTF8 = 1007
-    TOO_BIG = 1009
+    INVALID_PAYLOAD = 1007
+    MESSAGE_TOO_BIG = 1009
     TRY_AGAIN_LATER = 1013
     BAD_FRAME = 4001
     UNEXPECTED_FRAME = 4002
@@ -76,6 +86,24 @@ class CloseCode(IntEnum):
     HEARTBEAT_TIMEOUT = 4304
 
 
+#: The reason that goes with each code that a server may send.
+CLOSE_REASONS: Final[Mapping[int, str]] = {
+    **{code.value: code.name.lower() for code in CloseCode},
+    1000: "normal",
+    1001: "going_away",
+    1008: "policy_violation",
+    1010: "mandatory_extension",
+    1011: "internal_error",
+    1012: "service_restart",
+    1014: "bad_gateway",
+    4000: "protocol_error",
+    4004: "bad_ack",
+    4008: "superseded",
+    4103: "revoked",
+    4301: "slow_consumer",
+}
+
+
 class ProtocolViolation(Exception):
     """The peer broke a rule that costs the connection.
 
@@ -85,7 +113,7 @@ class ProtocolViolation(Exception):
     """
 
     def __init__(self, code: CloseCode, detail: str) -> None:
-        super().__init__(f"{code.value} {code.name.lower()}: {detail}")
+        super().__init__(f"{code.value} {CLOSE_REASONS[code]}: {detail}")
         self.code = code
         self.detail = detail
 
@@ -97,7 +125,7 @@ class ExchangeError(Exception):
         code: an `ErrorCode`, or a private code with a dot.
         message: for humans; never parsed.
         retry_ms: milliseconds after which the same frame may succeed unchanged, 0 for "use your own backoff",
-            None when repeating does not help. Codes that must have it get 0, codes that must not have it lose it.
+            None when repeating does not help. Codes that must have it get 0, codes that must not lose it.
         data: JSON value for the application, or None for none.
         ref: id under which the server's log tells more, or None.
     """

@@ -1,7 +1,7 @@
 """One published event, encoded once however many receive it.
 
-All frames of an event are equal but for the subscription's `id`, which every subscription has ready in front of
-it: a frame is one concatenation.
+All frames of an event are equal but for the subscription's `id`, which every subscription has ready in
+front of it: a frame is one concatenation.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Permissions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client showed: `hello.auth` or an `auth` frame. `scheme` is `bearer` unless it said otherwise."""
+    """What a client showed, in `hello.auth` or `auth`; `scheme` is `bearer` unless it said otherwise."""
 
     scheme: str
     token: str

@@ -1,17 +1,19 @@
 """The frames a client may send, one msgspec Struct per type, and the type table of version 1.
 
-Whatever fails to decode into one of these goes to the strict path of `codec.py`, which alone decides the code.
-Bounds that count bytes, not characters, are checked where the name is used.
+Whatever fails to decode into one of these goes to the strict path of `codec.py`, which alone decides the
+code. Bounds that count bytes, not characters, are checked where the name is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from holdfast_reference.protocol.limits import MAX_INTEGER, MAX_NAME, MIN_FRAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "FIELD_PROFILES",
@@ -21,6 +23,7 @@ __all__ = [
     "Cancel",
     "Hello",
     "Message",
+    "OptionalRaw",
     "Payload",
     "Ping",
     "Pong",

@@ -1,7 +1,7 @@
 """What waits to be written: one first-in-first-out queue per session, and the frames that go past it.
 
-This file knows about room: how much is queued, who loses when it is too much, and which slots are still held by
-a terminal that has not left. It does not know why a frame is queued or what is in it.
+This file knows about room: how much is queued, who loses when it is too much, and which slots are still
+held by a terminal that has not left. It does not know why a frame is queued or what is in it.
 
 Spec: 06-delivery [DEL-02] to [DEL-06] [DEL-12] [DEL-14] [DEL-15], 09-limits-timers [LIM-09].
 """

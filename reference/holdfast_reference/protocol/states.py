@@ -1,11 +1,11 @@
 """The state machines as tables: state, event, next state. What a table lacks cannot happen or is a violation.
 
-Everything about which state follows which lives here; what else happens at a transition lives in `connection.py`
-and `outgoing.py`. The tables are the server's own hand-written reading of the specification; a test holds them
-equal to the registry, which the specification prints.
+Everything about which state follows which lives here; what else happens at a transition lives in
+`connection.py` and `outgoing.py`. The tables are the server's own hand-written reading of the
+specification; a test holds them equal to the registry, which the specification prints.
 
-A connection starts NEW. A good `hello` makes it READY, an operator's drain DRAINING, and it never goes back.
-A drained connection that has said no hello yet stays NEW and drains as soon as it is READY.
+A connection starts NEW. A good `hello` makes it READY, an operator's drain DRAINING, and it never goes
+back. A drained connection that has said no hello yet stays NEW and drains as soon as it is READY.
 
 An exchange is seen here from the server: `SENT` means that its frame was read and its work goes on; a
 subscription becomes `OPEN` with its `open` frame. A cancelled exchange whose outcome is still to come is

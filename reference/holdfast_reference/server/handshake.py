@@ -155,8 +155,6 @@ def _lists(headers: Mapping[str, str], name: str, token: str) -> bool:
 
 async def _refuse(transport: Transport, parser: h11.Connection, refusal: Refusal) -> None:
     body = f"{refusal.message}\n".encode()
-    if parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE, h11.MIGHT_SWITCH_PROTOCOL):
-        return
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(body))),

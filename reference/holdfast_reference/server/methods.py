@@ -1,7 +1,7 @@
 """What an application's handler is and what it sees of a request.
 
-Three shapes, told apart once, when the handler is registered: a plain function answers within the read and must
-not block; an `async def` gets a task of its own; an async generator streams, one chunk per value.
+Three shapes, told apart once, when the handler is registered: a plain function answers within the read and
+must not block; an `async def` gets a task of its own; an async generator streams, one chunk per value.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol.errors import ExchangeError
     from holdfast_reference.protocol.messages import Payload
 
-__all__ = ["Call", "ConnectionControl", "Handler", "Method"]
-
-#: Its value is the `data` of the result: a JSON value, bytes, a `Payload`, or None for a result without `data`.
-Handler = "Callable[[Call], object]"
+__all__ = ["Call", "ConnectionControl", "Method"]
 
 
 class Method:
-    """A registered handler."""
+    """A registered handler.
+
+    What it returns is the `data` of the result: a JSON value, bytes, a `Payload`, or None for no `data`.
+    """
 
     __slots__ = ("function", "inline", "streams")
 

@@ -1,8 +1,9 @@
 """When bytes are written: one flusher for the whole server.
 
-Whoever queues a frame for a connection marks it dirty. The flusher wakes once per turn of the scheduler and gives
-each dirty connection one joined, non-blocking send: no task switch per frame, and everything that a turn produced
-for a connection travels together. Only a connection whose socket is full gets a task of its own, until it is not.
+Whoever queues a frame for a connection marks it dirty. The flusher wakes once per turn of the scheduler and
+gives each dirty connection one joined, non-blocking send: no task switch per frame, and everything that a
+turn produced for a connection travels together. Only a connection whose socket is full gets a task of its
+own, until it is not.
 """
 
 from __future__ import annotations

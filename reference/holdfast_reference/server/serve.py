@@ -24,8 +24,8 @@ import trio
 from holdfast_reference.backends.memory import MemoryBroker
 from holdfast_reference.backends.tokens import TokenAuthenticator
 from holdfast_reference.protocol.codec import encode_data
-from holdfast_reference.protocol.connection import Settings
 from holdfast_reference.protocol.events import Event
+from holdfast_reference.protocol.greeting import Settings
 from holdfast_reference.server import log
 from holdfast_reference.server.handshake import Policy, upgrade
 from holdfast_reference.server.listener import accept_forever, bind

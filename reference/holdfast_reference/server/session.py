@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from holdfast_reference.backends.base import Authenticator, Broker, Upgrade
-    from holdfast_reference.protocol.connection import Settings
     from holdfast_reference.protocol.events import Event
+    from holdfast_reference.protocol.greeting import Settings
     from holdfast_reference.server.methods import Method
     from holdfast_reference.server.outbox import Flusher
     from holdfast_reference.server.sweeper import Sweeper
@@ -54,7 +54,7 @@ class Owner(Protocol):
     settings: Settings
     authenticator: Authenticator
     broker: Broker
-    methods: Mapping[str, Method]
+    methods: dict[str, Method]
     flusher: Flusher
     sweeper: Sweeper
 

@@ -1,8 +1,8 @@
 """Deadlines: one sweeper for the whole server.
 
 Heartbeats, expiries and timeouts of all connections stand in one heap. An entry is a promise to look, not a
-timer: most frames move a deadline further away, and cost nothing here, because the sweeper asks again when the
-old one comes. Only a deadline that moves closer has to be told.
+timer: most frames move a deadline further away, and cost nothing here, because the sweeper asks again when
+the old one comes. Only a deadline that moves closer has to be told.
 """
 
 from __future__ import annotations

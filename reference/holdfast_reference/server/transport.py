@@ -1,13 +1,14 @@
 """Where bytes come from and go to: a socket in life, a pair in memory under a virtual clock in tests.
 
-`try_send` never waits and never leaves a frame half sent without saying so; that is what lets one task write for
-every connection. Nobody but a connection's own tasks waits on its transport.
+`try_send` never waits and never leaves a frame half sent without saying so; that is what lets one task
+write for every connection. Nobody but a connection's own tasks waits on its transport.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -87,10 +88,8 @@ class SocketTransport:
                 continue
 
     def send_eof(self) -> None:
-        try:
+        with suppress(OSError):  # the peer may be faster
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the peer was faster
 
     def close(self, *, abort: bool = False) -> None:
         if self._socket.fileno() < 0:
@@ -102,7 +101,7 @@ class SocketTransport:
 
 
 class TlsTransport:
-    """TLS over another transport; encrypted bytes that it did not take wait here, and nothing is added to them."""
+    """TLS over another transport; encrypted bytes that it did not take wait here, and hold up the next."""
 
     __slots__ = ("_incoming", "_inner", "_outgoing", "_tls", "_unsent")
 
@@ -170,10 +169,8 @@ class TlsTransport:
                 return b""
 
     def send_eof(self) -> None:
-        try:
+        with suppress(ssl.SSLError):  # it would wait for the peer's answer; ours is in the buffer
             self._tls.unwrap()
-        except ssl.SSLError:
-            pass  # it waits for the peer's answer; ours is in the buffer
         self._flush()
         if not self._unsent:
             self._inner.send_eof()

@@ -1,11 +1,11 @@
 """The server's side of RFC 6455 after the handshake: bytes to messages, messages to bytes.
 
-Sans-I/O. A `Reader` takes bytes as they come and gives messages one by one, so that its owner may stop between
-two of them; what it knows is which close code a fault has. It bounds memory itself: a message above
+Sans-I/O. A `Reader` takes bytes as they come and gives messages one by one, so that its owner may stop
+between two of them; what it knows is which close code a fault has. It bounds memory itself: a message above
 `max_size` is refused at the header that makes it so, before its bytes are read.
 
-The masks are removed by the C function of the `websockets` package; its frame classes are not used, because one
-object per frame and a generator per read cost more time than all the rest of a request.
+The masks are removed by the C function of the `websockets` package; its frame classes are not used, because
+one object per frame and a generator per read cost more time than all the rest of a request.
 
 Spec: 01-transport [TRN-07] [TRN-08] [TRN-11] to [TRN-16].
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from websockets.frames import apply_mask
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # C where it is built; not declared
 
 __all__ = ["Closed", "Fault", "Pinged", "Reader", "close_frame", "pong_frame", "text_header"]
 
