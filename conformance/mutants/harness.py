@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MUTANTS", "Mutant", "Patch", "World", "judge", "mutant", "world"]
 
-CAPACITY = 65_536
+CAPACITY = 262_144
 """Bytes that one direction of a connection in memory holds: the socket buffers of this world."""
 
 K = TypeVar("K")
