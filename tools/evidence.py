@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tools import vectors
 from tools.problem import Problem, Project, rows, strings
-from tools.site_suite import checks_of
+from tools.site_suite import checks_of, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,8 +70,9 @@ def gather(project: Project) -> Evidence:
     for file in sorted((package / "cases").glob("*.py")):
         for case in checks_of(file):
             found.add(case.slug, case.covers)
-    for slug, identity in _rules(package / "ambient.py"):
-        found.add(slug, [identity])
+    ambient = package / "ambient.py"
+    for rule in rules_of(ambient) if ambient.is_file() else ():
+        found.add(rule.slug, rule.covers)
     for _, vector in vectors.load(project):
         found.add(str(vector["id"]), strings(vector["covers"]))
         for outcome in rows(vector["expect"]):
@@ -163,15 +164,6 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield from _below(entry)
         else:
             yield entry
-
-
-def _rules(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield slug and requirement of each ambient rule: the first two arguments of `Rule(...)`."""
-    for call in _calls(file) if file.is_file() else ():
-        if getattr(call.func, "id", None) == "Rule":
-            words = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-            if len(words) > 1:
-                yield str(words[0]), str(words[1])
 
 
 def _calls(file: Path) -> Iterator[ast.Call]:

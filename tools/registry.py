@@ -10,7 +10,6 @@ from tools.problem import Problem, Project, rows, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 RESERVED = "reserved"
 
@@ -190,16 +189,16 @@ def _definition(project: Project, name: str) -> Mapping[str, object]:
 
 
 def _properties(project: Project, kind: str) -> Mapping[str, object]:
-    found = project.object(_file(project, kind)).get("properties")
+    found = _schema(project, kind).get("properties")
     return found if isinstance(found, dict) else {}
 
 
 def _property(project: Project, kind: str, name: str) -> Mapping[str, object]:
-    return _member(project, project.object(_file(project, kind)), name)
+    return _member(project, _schema(project, kind), name)
 
 
 def _member(project: Project, schema: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """Return the schema of a member over the definition that it refers to; {} when there is no such member."""
+    """Return the schema of a member over the definition that it refers to; {} when there is none."""
     properties = schema.get("properties")
     found = properties.get(name) if isinstance(properties, dict) else None
     if not isinstance(found, dict):
@@ -209,11 +208,13 @@ def _member(project: Project, schema: Mapping[str, object], name: str) -> Mappin
 
 
 def _has(project: Project, kind: str, path: list[str]) -> bool:
-    part: Mapping[str, object] = project.object(_file(project, kind))
+    part = _schema(project, kind)
     for name in path:
         part = _member(project, part, name)
     return bool(part)
 
 
-def _file(project: Project, kind: str) -> Path:
-    return project.v1 / "messages" / f"{kind}.schema.json"
+def _schema(project: Project, kind: str) -> Mapping[str, object]:
+    """Return the schema of a type; {} when it has none, which `_messages` reports."""
+    file = project.v1 / "messages" / f"{kind}.schema.json"
+    return project.object(file) if file.is_file() else {}

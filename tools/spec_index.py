@@ -1,9 +1,9 @@
 """The requirements of the specification: extracted from its sentences, and the sentences held to their form.
 
-A requirement is one line of a chapter, `[SUB-14] When ..., a server MUST ...`: one id, one BCP 14 keyword, and
-directly before the keyword the one who is bound. A removed requirement leaves a tombstone,
-`[SUB-09] Removed: ...`, so that its id is never given to another sentence. Which area belongs to which chapter
-stands in the table of `spec/README.md`.
+A requirement is one line of a chapter, `[SUB-14] When ..., a server MUST ...`: one id, one BCP 14 keyword,
+and directly before the keyword the one who is bound. A removed requirement leaves a tombstone,
+`[SUB-09] Removed: ...`, so that its id is never given to another sentence. Which area belongs to which
+chapter stands in the table of `spec/README.md`.
 """
 
 from __future__ import annotations

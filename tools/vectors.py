@@ -1,7 +1,7 @@
 """Wire vectors: well-formed, tied to requirements, and in agreement with the frame schemas.
 
-The agreement is a second reading of the same rule: what a vector expects to be a `bad_request` must be invalid
-under the schema of its type, and an accepted input must be valid.
+The agreement is a second reading of the same rule: what a vector expects to be a `bad_request` must be
+invalid under the schema of its type, and an accepted input must be valid.
 """
 
 from __future__ import annotations
