@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PACKAGE = "conformance/holdfast_conformance"
 _MUTANTS = "conformance/mutants"
 _TEXTS = (".py", ".md", ".js", ".toml")
+# The tests of the tools hold sample sentences with ids of their own.
+_SAMPLES = "tools/tests/"
 _SKIPPED = frozenset(("node_modules", "build", "dist", "site", "__pycache__", "spec"))
 # `Spec: [SUB-14], [DEL-03]` and the bare bracket in a comment or in prose.
 _CITED = re.compile(r"\[([A-Z]{3}-[0-9]{2,3})\]")
@@ -93,9 +95,9 @@ def gather(project: Project) -> Evidence:
 def cited(project: Project) -> Iterator[Citation]:
     """Yield every mention of a requirement in code, prose and configuration."""
     for file in _below(project.root):
-        if file.suffix not in _TEXTS:
-            continue
         place = project.name(file)
+        if file.suffix not in _TEXTS or place.startswith(_SAMPLES):
+            continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             for match in _CITED.finditer(line):
                 yield Citation(place, number, match[1])
