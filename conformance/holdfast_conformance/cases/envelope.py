@@ -275,12 +275,11 @@ async def duplicate_names_published(t: Test) -> None:
         t.note("two members of one name in data: closed with 4001")
         return
     t.equal(answer.type, "result", "the type of the answer", frame=answer)
-    event = await t.must(sub.receives("event"))
-    pairs: list[str] = []
-    json.loads(event.text, object_pairs_hook=lambda found: pairs.extend(name for name, _ in found))
-    t.equal(
-        pairs.count("a"), 1, "how often the member stands in the event", frame=event, requirement="ENV-03"
-    )
+    event = await t.reply(alice)
+    assert event is not None
+    hint = "decode data and encode it again, or refuse what you would not send"
+    what = "how often the member stands in the event"
+    t.equal(event.text.count('"a"'), 1, what, frame=event, hint=hint, requirement="ENV-03")
     t.equal(event.get("data"), {"a": last}, "the data of the event", frame=event)
     t.note("two members of one name in data: the last one counts")
 

@@ -188,9 +188,7 @@ async def garbage_upgrade_disturbs_nobody(t: Test) -> None:
         good.encode() + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n",
         good.encode() + b"X: " + b"a" * 100000 + b"\r\n\r\n",
     ):
-        stream = await t.bench.endpoint.stream()
-        await stream.send_all(raw)
-        await stream.aclose()
+        await t.poke(raw)
         await t.alive(session, hint="a broken request may cost its own connection, nothing more")
 
 

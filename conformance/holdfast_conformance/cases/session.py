@@ -144,7 +144,7 @@ async def control_frames_are_no_hello(t: Test) -> None:
 
 @check("ses/goaway", covers="SES-38", needs=["rpc", "script:drain"])
 async def goaway(t: Test) -> None:
-    """A drain begins with one goaway whose `after_ms` is not above its `deadline_ms`."""
+    """A drain begins with a goaway whose `after_ms` is not above its `deadline_ms`."""
     for deadline in (0, 5, t.random.randrange(3000, 60000)):
         alice = await t.session("alice", name=f"alice, {deadline} ms")
         await alice.run(["drain", deadline], ["hold", LONG])

@@ -7,6 +7,7 @@ import json
 import zlib
 
 from holdfast_conformance.case import Peer, Session, Test, check
+from holdfast_conformance.expect import StalledError
 from holdfast_conformance.frames import Opcode, close_payload, encode
 
 SUBPROTOCOL = "holdfast.v1.json"
@@ -153,6 +154,21 @@ async def larger_twice_as_large(t: Test) -> None:
         "read on, and throw away, until the client's close frame: unread bytes turn your goodbye into a reset"
     )
     await t.closes(session, 1009, hint=hint)
+
+
+@check("trn/many-fragments", covers=["TRN-18", "TRN-08"], needs=["session"])
+async def many_fragments(t: Test) -> None:
+    """A message in 1024 fragments is accepted, and one in 4096 is accepted or closes with 1008."""
+    session = await t.session()
+    await session.send_fragments(filled(5000), 1024)
+    await t.must(session.receives("pong", t="filled"), requirement="TRN-08")
+    await session.send_fragments(filled(5000), 4096)
+    answer = await t.reply(session, requirement="TRN-08")
+    if answer is None:
+        await t.closes(session, 1008)
+    else:
+        t.equal(answer.get("t"), "filled", "`t` of the pong", frame=answer, requirement="SES-35")
+    t.note(f"a message in 4096 fragments is {'refused' if answer is None else 'accepted'}")
 
 
 @check("trn/hello-of-65536-bytes-in-fragments", covers="TRN-09", needs=["session"])
@@ -307,6 +323,7 @@ async def message_in_any_segments(t: Test) -> None:
 async def many_messages_in_one_segment(t: Test) -> None:
     """Many messages that arrive at once are all read, and a cut one among them is completed."""
     session = await t.session()
+    session.answer_heartbeats = False  # an automatic pong would land in the middle of the cut frame
     marks = [f"{t.random.getrandbits(32):08x}" for _ in range(20)]
     pings = [encode(Opcode.TEXT, f'{{"type":"ping","t":"{mark}"}}'.encode()) for mark in marks]
     together = b"".join(pings)
@@ -376,6 +393,23 @@ async def silent_after_close(t: Test) -> None:
     await t.ends(session, requirement="TRN-15")
     hint = "stop the writer with the close frame; drop what is still queued"
     t.equal(session.after_close.hex(), "", "what followed the close frame", hint=hint)
+
+
+@check("trn/connection-kept-after-close", covers="TRN-19", needs=["session"], slow=True)
+async def connection_kept_after_close(t: Test) -> None:
+    """After its close frame the server keeps the TCP connection for a second, or until the client's."""
+    session = await t.session()
+    session.answer_close = False
+    await session.send_text("[]")
+    await t.closes(session, 4001, requirement="ENV-06")
+    closed = t.now()
+    await t.sit_out(0.8, "most of the second that the connection stays")
+    if t.now() > closed + 0.95:
+        raise StalledError
+    hint = "a client that reads late, or still sends, gets a reset in place of the close frame"
+    t.that(not session.finished.is_set(), "the TCP connection ended right behind the close frame", hint=hint)
+    await session.send_frame(Opcode.CLOSE, close_payload(4001))
+    await t.ends(session)
 
 
 @check("trn/silent-after-answering-close", covers="TRN-17", needs=["rpc", "method:echo"])
