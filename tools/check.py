@@ -44,10 +44,12 @@ class Checkout:
 
 
 def _derived(checkout: Checkout) -> list[Problem]:
+    project = checkout.project
     try:
-        return render.stale(checkout.project, checkout.derived)
+        stale = render.stale(project, checkout.derived)
     except render.RenderError as error:
         return [Problem("spec", 0, str(error), "mend the mark, or add the data")]
+    return stale or schemas.meta_problems(project, project.v1 / "requirements.json", "requirements")
 
 
 def _layout(checkout: Checkout) -> list[Problem]:
