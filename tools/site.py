@@ -159,13 +159,14 @@ def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str
     return outside_code(text, mark)
 
 
-def draw(text: str, project: Project) -> str:
-    """Draw what the text of a chapter shows as plain text or as a description: conversations and states."""
+def draw(text: str, page: str, project: Project) -> str:
+    """Draw what a page shows as plain text or as a description: conversations and states."""
 
     def conversation(match: re.Match[str]) -> str:
         trace = project.object(project.v1 / "traces" / f"{match['name']}.json")
-        return "\n".join(site_suite.conversation(rows(trace["steps"]), site_frames.documented(project)))
+        return "\n".join(site_suite.conversation(rows(trace["steps"]), links))
 
+    links = {type: relative(f"frames/{type}.html", page) for type in site_frames.documented(project)}
     text = _TRACE.sub(conversation, text)
     return _STATES.sub(lambda match: site_states.drawing(match["source"]), text)
 
@@ -202,12 +203,12 @@ def build(project: Project, out: Path) -> dict[str, str]:
     shutil.copytree(project.root / "docs", out)
     shutil.copytree(project.root / "schemas", out / "schemas")
     pages = {
-        page: fill(move_links(text, source), project)
+        page: draw(fill(move_links(text, source), project), page, project)
         for source, text in _sources(project)
         if (page := place(source)) is not None
     }
     for page in (page for page in pages if page.startswith("spec/")):
-        pages[page] = mark_requirements(draw(pages[page], project), requirements)
+        pages[page] = mark_requirements(pages[page], requirements)
     pages |= site_frames.pages(project, index.requirements)
     pages |= site_suite.pages(project, index.requirements)
     pages["decisions/index.md"] = _decisions(pages)
@@ -221,7 +222,9 @@ def build(project: Project, out: Path) -> dict[str, str]:
 
 def _sources(project: Project) -> Iterator[tuple[str, str]]:
     """Yield every Markdown file of the repository that is a page of the site: its path and its text."""
-    files = [*project.root.glob("docs/**/*.md"), *project.spec.glob("*.md")]
+    files = [
+        file for folder in ("docs", "spec", "schemas") for file in project.root.glob(f"{folder}/**/*.md")
+    ]
     files += [project.root / name for name in _PLACES if name.endswith(".md")]
     for file in sorted(files):
         yield project.name(file), file.read_text(encoding="utf-8")

@@ -72,7 +72,8 @@ class Shapes:
             inner = self.resolve(value)
             path = prefix + name
             default = f" Default: `{json.dumps(inner['default'])}`." if "default" in inner else ""
-            text = str(inner.get("description", "")) + default
+            sender = f" Only the {inner['x-from']} sends it." if "x-from" in inner else ""
+            text = str(inner.get("description", "")) + sender + default
             yield Field(path, self.shape(inner), name in required, text)
             yield from self.fields(inner, path + ".")
             if isinstance(entry := inner.get("additionalProperties"), dict):

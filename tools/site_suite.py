@@ -15,7 +15,7 @@ from tools.problem import Project, rows, strings
 from tools.site_frames import documented
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tools.spec_index import Requirement
@@ -54,7 +54,7 @@ def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, st
     return {
         "suite/checks.md": _checks(checks, rules, vectors, requirements),
         "suite/vectors.md": _vectors(vectors),
-        "suite/traces.md": _traces(traces, documented(project)),
+        "suite/traces.md": _traces(traces, {type: f"../frames/{type}.html" for type in documented(project)}),
     }
 
 
@@ -224,7 +224,7 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _traces(traces: Mapping[str, Mapping[str, object]], linked: Container[object]) -> str:
+def _traces(traces: Mapping[str, Mapping[str, object]], links: Mapping[str, str]) -> str:
     """Return the page of whole conversations."""
     lines = [
         "# Conversations",
@@ -239,16 +239,16 @@ def _traces(traces: Mapping[str, Mapping[str, object]], linked: Container[object
             lines += [str(trace["description"]), ""]
         if covered := strings(trace.get("requirements")):
             lines += [f"Shows {', '.join(covered)}.", ""]
-        lines += [*conversation(rows(trace.get("steps")), linked), ""]
+        lines += [*conversation(rows(trace.get("steps")), links), ""]
     return "\n".join(lines)
 
 
-def conversation(steps: Iterable[Mapping[str, object]], linked: Container[object]) -> list[str]:
+def conversation(steps: Iterable[Mapping[str, object]], links: Mapping[str, str]) -> list[str]:
     """Draw a conversation: one row per step, on the side of its sender, in HTML that wraps when narrow.
 
     Args:
         steps: those of a trace.
-        linked: the types that have a page of their own.
+        links: the address of the page of each type that has one.
     """
     lines = ['<ol class="hf-conversation">']
     for step in steps:
@@ -257,7 +257,7 @@ def conversation(steps: Iterable[Mapping[str, object]], linked: Container[object
         kind = next(key for key in ("frame", "close", "text", "bytes") if key in step)
         content = step[kind]
         name = str(content.get("type")) if isinstance(content, dict) else kind
-        what = f'<a href="../frames/{name}.html">{name}</a>' if name in linked else html.escape(name)
+        what = f'<a href="{links[name]}">{name}</a>' if name in links else html.escape(name)
         body = content if kind == "text" else json.dumps(content, ensure_ascii=False)
         notes = [html.escape(str(step[key])) for key in ("fault", "note") if key in step]
         lines.append(

@@ -218,7 +218,7 @@ def test_a_conversation_cannot_smuggle_markup_into_the_page() -> None:
         {"from": "client", "text": "<u>"},
         {"from": "server", "connection": "<s>", "close": 4001},
     ]
-    drawn = "\n".join(conversation(steps, ()))
+    drawn = "\n".join(conversation(steps, {}))
     assert not re.search(r"<(script|b|i|u|s)>", drawn)
     assert "&lt;script&gt;&amp;" in drawn
     assert "hf-from-server" in drawn
@@ -242,7 +242,7 @@ def test_a_chapter_shows_its_conversations_and_states_as_drawings(tmp_path: Path
     traces.mkdir(parents=True)
     (traces / "x.json").write_text('{"steps": [{"from": "client", "close": 1000}]}')
     text = "a\n<!-- trace: x -->\n```text\nC\n```\n<!-- end -->\nb\n```mermaid\nA --> B: x\n```\nc"
-    drawn = site.draw(text, Project(tmp_path))
+    drawn = site.draw(text, "spec/x.md", Project(tmp_path))
     assert "```" not in drawn
     assert 'class="hf-conversation"' in drawn
     assert "<svg" in drawn
@@ -251,7 +251,7 @@ def test_a_chapter_shows_its_conversations_and_states_as_drawings(tmp_path: Path
 def test_only_documented_frames_are_linked_in_a_conversation() -> None:
     """An unknown type may be the point of a conversation; it has no page."""
     steps = [{"from": "client", "frame": {"type": name}} for name in ("publish", "party")]
-    known, unknown = conversation(steps, {"publish"})[1:-1]
+    known, unknown = conversation(steps, {"publish": "../frames/publish.html"})[1:-1]
     assert 'href="../frames/publish.html"' in known
     assert "href" not in unknown
 
