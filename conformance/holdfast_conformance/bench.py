@@ -33,7 +33,7 @@ class Bench:
         refusals: for each profile that is not offered, why its absence is doubtful; "" when a probe confirmed
             it.
         intrusive: whether floods and stalls are allowed although the target is not on loopback.
-        spawned: whether this run started the target.
+        process: the process id of the target, when this run started it.
     """
 
     target: Target
@@ -47,7 +47,7 @@ class Bench:
     limits: dict[str, object] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     intrusive: bool = False
-    spawned: bool = False
+    process: int | None = None
     run_id: str = ""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from .client import Closure, Peer, Response, dumps
 from .dial import SUBPROTOCOL, DialError
 from .expect import AuthorError, Emitted, Expectation, Failure, Frame, StalledError
 from .journal import Journal
+from .launch import resident
 from .session import Exchange, Session
 
 if TYPE_CHECKING:
@@ -185,6 +186,17 @@ class Test:
         who = self._identity(identity)
         return await self._open(Peer, name, who.headers if who else (), receive_buffer)
 
+    async def poke(self, data: bytes) -> None:
+        """Open a stream to the target, write bytes that are no handshake, and close it; judge nothing."""
+        try:
+            stream = await self.bench.endpoint.stream()
+        except DialError as error:
+            raise Failure(str(error)) from error
+        self.journal.add("poke", "→", data)
+        async with stream:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(data)
+
     async def session(
         self,
         identity: str | None = None,
@@ -280,6 +292,15 @@ class Test:
         """Return data that no other event of this run carries."""
         self._payloads += 1
         return {"n": self._payloads, "tag": f"{self.random.getrandbits(48):012x}"}
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the target's processes hold, in bytes; needs `spawned`."""
+        size = None if self.bench.process is None else resident(self.bench.process)
+        if size is None:
+            raise Unverified(
+                "the memory of a target can be read on Linux alone, and when the suite started it"
+            )
+        return size
 
     # Stimuli
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ __all__ = ["Closure", "Peer", "Response", "dumps"]
 FREE = ("ack", "pong", "auth")
 """Types that no rate limit counts [LIM-12]."""
 
-FLOOD = 256 << 20
-"""Bytes on one connection after which we stop reading a target that does not stop writing."""
+FLOOD_BYTES, FLOOD_FRAMES = 256 << 20, 400_000
+"""What one connection may bring before we stop reading a target that does not stop writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ class Peer:
         self._pending: list[bytes] = []
         self._writing = False
         self._torn = False
+        self._written = trio.lowlevel.ParkingLot()
         self._reading = trio.Event()
         self._reading.set()
         self._read_scope: trio.CancelScope | None = None
@@ -171,7 +173,7 @@ class Peer:
     async def send_text(self, text: str) -> None:
         """Send one text message exactly as given; lone surrogates are not possible, write them as escapes."""
         await self._keep_rate(1)
-        await self._write(self._text(text, malformed=True))
+        await self._write(self._text(text))
 
     async def send_bytes(self, payload: bytes) -> None:
         """Send one binary message."""
@@ -233,23 +235,22 @@ class Peer:
                 self._watch.sent_raw()
                 out += frame
             elif isinstance(frame, str):
-                out += self._text(frame, malformed=True)
+                out += self._text(frame)
             else:
                 if not malformed and (fault := self._watch.fault_of_ours(frame)):
                     raise AuthorError(
                         f"the check sends a {frame.get('type')!r} frame that breaks its schema: {fault}"
                     )
-                out += self._text(dumps(frame), malformed=malformed)
+                out += self._text(dumps(frame))
         await self._write(bytes(out))
 
     async def send_split(self, frame: Mapping[str, object] | str, size: int = 1) -> None:
         """Send one text message in separate writes of `size` bytes each, cutting through the WebSocket header
         too.
         """
-        raw = self._text(frame if isinstance(frame, str) else dumps(frame), malformed=True)
-        for start in range(0, len(raw), size):
-            await self._write(raw[start : start + size])
-            await trio.lowlevel.checkpoint()
+        await self._keep_rate(1)
+        text = frame if isinstance(frame, str) else dumps(frame)
+        await self._write(self._text(text), size)
 
     # The connection itself
 
@@ -260,10 +261,12 @@ class Peer:
     async def half_close(self) -> None:
         """Close our sending direction (FIN) and keep reading."""
         self._journal.add(self.name, "·", "half-closed")
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            await self._stream.send_eof()
-        else:
+        if not isinstance(self._stream, trio.abc.HalfCloseableStream):
             raise AuthorError("half_close needs a stream without TLS")
+        while self._writing:
+            await self._written.park()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the target may be gone already
+            await self._stream.send_eof()
 
     async def abort(self) -> None:
         """Cut the connection without any goodbye: a reset on TCP."""
@@ -317,7 +320,7 @@ class Peer:
     async def _keep_rate(self, frames: int) -> None:
         """Wait until so many frames may be sent; a peer that knows of no limit does not wait."""
 
-    def _text(self, text: str, *, malformed: bool) -> bytes:
+    def _text(self, text: str) -> bytes:
         self._journal.add(self.name, "→", text)
         self._watch.sent(text)
         return encode(Opcode.TEXT, text.encode())
@@ -339,28 +342,32 @@ class Peer:
                 self.name, "→", f"{name} {payload[:40].hex(' ')} ({len(payload)} bytes, fin={fin})"
             )
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, size: int | None = None) -> None:
         """Write bytes; when another task is writing it takes them along, so that frames never interleave.
 
         A target that is gone is not an error here: the reader finds out how it left.
+
+        Args:
+            size: bytes of each write; None means as many as possible.
         """
-        if self._torn:
+        if self._torn and not self._writing:
             return
-        self._pending.append(data)
+        self._pending += [data] if size is None else [data[i : i + size] for i in range(0, len(data), size)]
         if self._writing:
             return
         self._writing = True
         self._torn = True  # until the write went through: after half a frame nothing sensible can follow
         try:
             while self._pending:
-                chunk = b"".join(self._pending)
-                self._pending.clear()
+                chunk = b"".join(self._pending) if size is None else self._pending[0]
+                del self._pending[: None if size is None else 1]
                 await self._stream.send_all(chunk)
             self._torn = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._pending.clear()
         finally:
             self._writing = False
+            self._written.unpark_all()
 
     async def _read(self) -> None:
         self._parse()
@@ -388,8 +395,8 @@ class Peer:
     def _digest(self, data: bytes) -> None:
         self.last_received = trio.current_time()
         self._received_bytes += len(data)
-        if self._received_bytes > FLOOD:
-            self._end(Closure("garbage", reason=f"more than {FLOOD >> 20} MiB came"))
+        if self._received_bytes > FLOOD_BYTES or len(self.frames) > FLOOD_FRAMES:
+            self._end(Closure("garbage", reason=f"a flood of {self._received_bytes >> 20} MiB"))
         elif self._parser.state is ConnectionState.OPEN:
             self._parser.receive_data(data)
             self._parse()

@@ -6,6 +6,7 @@ time, so that it never blocks, and its newest lines are kept for the report of a
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import signal
@@ -19,20 +20,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .target import TargetError
-
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterator
 
     from .target import Spawn
 
-__all__ = ["Launched", "launch"]
+__all__ = ["LaunchError", "Launched", "launch", "resident"]
 
 REFERENCE = "holdfast-server"
 
 GRACE = 3.0
 """Seconds that a target has to stop after SIGTERM before it is killed."""
+
+
+class LaunchError(Exception):
+    """The target cannot be started or does not become ready; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class Launched:
@@ -65,7 +71,7 @@ async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[L
     """Start the target, wait until it is ready, and stop it at the end.
 
     Raises:
-        TargetError: it cannot be started, dies, or is not ready in time.
+        LaunchError: it cannot be started, dies, or is not ready in time.
     """
     port = _free_port() if "{port}" in spawn.cmd else 0
     words = [word.replace("{port}", str(port)) for word in shlex.split(spawn.cmd)]
@@ -80,7 +86,7 @@ async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[L
                 start_new_session=True,  # our Ctrl-C is not the target's
             )
         except OSError as error:
-            raise TargetError(
+            raise LaunchError(
                 f"cannot start {words[0]!r}: {error.strerror}", "see [target] spawn.cmd"
             ) from error
         launched = Launched(process)
@@ -96,7 +102,7 @@ async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[L
                     await _accepting(launched, port)
                     launched.url = spawn.url.replace("{port}", str(port))
             if waiting.cancelled_caught:
-                raise TargetError(
+                raise LaunchError(
                     f"{words[0]!r} was not ready within {spawn.timeout:g} s",
                     "it must print its URL first"
                     if spawn.ready == "url"
@@ -107,6 +113,22 @@ async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[L
         finally:
             await _stop(process)
             nursery.cancel_scope.cancel()
+
+
+def resident(group: int) -> int | None:
+    """Return the resident bytes of a started target: of its process and whatever it started in its group.
+
+    None where the system does not say (it does on Linux).
+    """
+    total = None
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # gone meanwhile
+        if fields[2] == str(group):
+            total = (total or 0) + int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    return total
 
 
 def _resolve(words: list[str]) -> list[str]:
@@ -130,7 +152,7 @@ async def _read_url(launched: Launched, stdout: trio.abc.ReceiveStream) -> bytes
     line, _, rest = head.partition(b"\n")
     launched.url = line.decode("utf-8", "replace").strip()
     if not launched.url.startswith(("ws://", "wss://")):
-        raise TargetError(
+        raise LaunchError(
             f"the first line of the target is not a URL: {launched.url[:100]!r}", 'or use ready = "tcp"'
         )
     return rest
@@ -155,7 +177,7 @@ async def _explain_death(launched: Launched) -> None:
         await launched.process.wait()
     await trio.sleep(0.05)  # the last words are still in the pipe
     last = launched.log[-1] if launched.log else "without a word"
-    raise TargetError(
+    raise LaunchError(
         f"the target {launched.died or 'closed its output'} before it was ready: {last}", "run it by hand"
     )
 

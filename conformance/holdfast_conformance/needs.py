@@ -78,7 +78,7 @@ def _met(bench: Bench, kind: str, name: str) -> bool:
         case "events":
             return target.events[0] != "publish" or "pubsub" in bench.offered
         case "spawned":
-            return bench.spawned
+            return bench.process is not None
         case "loopback":
             return bench.endpoint.loopback
         case "intrusive":

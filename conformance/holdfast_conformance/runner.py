@@ -22,7 +22,7 @@ from .bench import Bench
 from .clock import Clock
 from .dial import DialError, Endpoint
 from .expect import Failure
-from .launch import launch
+from .launch import LaunchError, launch
 from .report import Report
 from .target import Target, bundled, from_text
 from .trial import conduct, judge, run_check
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "run"]
 
-LANES = 16
+LANES = 8
+"""More of them are hardly faster on two cores, and everything takes longer to be noticed."""
+
 SLOW_AT_ONCE = 48
 """Slow checks that wait at the same time; each holds a few connections and no lane."""
 
@@ -101,7 +103,7 @@ async def run(
         stop: cancel it to interrupt the run; the report is still returned.
 
     Raises:
-        TargetError: the target file or URL cannot be used, or the target cannot be started.
+        TargetError: the target file or URL cannot be used.
     """
     target = bundled() if target is None else from_text(target) if isinstance(target, str) else target
     checks = collect.everything() if checks is None else checks
@@ -118,7 +120,11 @@ async def run(
         launched = None
         url = target.url
         if target.spawn is not None and connect is None:
-            launched = await stack.enter_async_context(launch(target.spawn, os.environ))
+            try:
+                launched = await stack.enter_async_context(launch(target.spawn, os.environ))
+            except LaunchError as error:
+                report.stopped, report.problem, report.hint = "target", target.mask(str(error)), error.hint
+                return report
             url = launched.url
         endpoint = Endpoint(url or "ws://in-memory/", target.headers, connect=connect)
         if endpoint.url.startswith("wss:"):
@@ -130,7 +136,7 @@ async def run(
             clock=Clock(options.scale, options.max_wait),
             seed=seed,
             intrusive=options.intrusive,
-            spawned=launched is not None,
+            process=launched.process.pid if launched is not None else None,
         )
         report.url = target.mask(endpoint.url)
         run = _Run(bench, options, report, progress or Progress(), launched)

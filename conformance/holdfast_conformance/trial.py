@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -82,7 +83,9 @@ async def _attempt(bench: Bench, check: Check, lane: Lane | None) -> CheckResult
     except StalledError:
         return None
     except Exception as error:  # whatever a check raises is the outcome of that check
-        outcome = error
+        outcome = first(error)
+        if isinstance(outcome, Failure) and bench.clock.stalled(began, trio.current_time()):
+            return None
     result = judge(test, outcome)
     result.seconds = trio.current_time() - began
     return result
@@ -116,8 +119,10 @@ def judge(test: Test, outcome: Exception | None) -> CheckResult:
             )
             result.timeline = test.journal.lines(mask)
         case _:
-            where = traceback.extract_tb(outcome.__traceback__)[-1]
-            text = f"{type(outcome).__name__}: {outcome} (in {where.name}, line {where.lineno})"
+            frames = traceback.extract_tb(outcome.__traceback__)
+            where = next((f for f in reversed(frames) if "holdfast_conformance" in f.filename), frames[-1])
+            place = f"{Path(where.filename).name}, line {where.lineno}"
+            text = f"{type(outcome).__name__}: {outcome} (in {where.name}, {place})"
             result = _result(check, Verdict.ERROR, mask(text))
             result.timeline = test.journal.lines(mask)
     if test.informational and result.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.WARN):
