@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Account",
+    "Push",
     "account",
     "all_end",
+    "fill",
     "overfill",
     "pour",
-    "push_until_blocked",
     "small_session",
     "unrated",
 ]
@@ -102,21 +103,33 @@ async def all_end(session: Session, exchanges: Sequence[Exchange], *, since: int
 
 
 async def pour(
-    t: Test, publisher: Session, channel: str, count: int, *, size: int = 0, first: int = 0
+    t: Test,
+    publisher: Session,
+    channel: str,
+    count: int,
+    *,
+    size: int = 0,
+    first: int = 0,
+    stalled: Session | None = None,
 ) -> None:
     """Publish numbered events from `first` on, each accepted, with half the slots in flight at most.
 
+    No more are in flight than half of `queue` either, so that a client that reads loses nothing.
+
     Args:
         size: characters of `pad`.
+        stalled: a session that does not read; it sends signs of life meanwhile.
     """
     unrated(t, publisher, count)
-    at_once = max(1, min(AT_ONCE, publisher.limit("max_inflight") // 2))
+    at_once = max(1, min(AT_ONCE, publisher.limit("max_inflight") // 2, publisher.limit("queue") // 2))
     pad = "x" * size
     for start in range(first, first + count, at_once):
         numbers = range(start, min(start + at_once, first + count))
         frames = [publisher.frame("publish", channel=channel, data={"n": n, "pad": pad}) for n in numbers]
         since = len(publisher.frames)
         await publisher.pipeline(*frames)
+        if stalled is not None:
+            await stalled.send({"type": "pong"})
         await all_end(publisher, [publisher.exchange(frame) for frame in frames], since=since)
 
 
@@ -138,17 +151,22 @@ def overfill(t: Test, slow: Session) -> tuple[int, int]:
     return count, size
 
 
+def fill(size: int, total: int = KERNEL) -> int:
+    """Return how many messages of a size it takes to send `total` bytes."""
+    return math.ceil(total / size)
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What a subscription received of a row of numbered events.
 
     Attributes:
         delivered: the numbers of the events, in the order of arrival.
-        gaps: for each `gap` the number that was due when it came.
+        gaps: for each `gap` the number of the first event that is lost there, and of the first behind it.
     """
 
     delivered: tuple[int, ...]
-    gaps: tuple[int, ...]
+    gaps: tuple[tuple[int, int], ...]
 
 
 def account(
@@ -170,10 +188,11 @@ def account(
     """
     due = first
     delivered: list[int] = []
-    gaps: list[int] = []
+    gaps: list[tuple[int, int]] = []
     pending: list[Frame] = []
 
     def settle(upto: int) -> None:
+        gaps.extend((due, upto) for _ in pending)
         counts = [gap.get("missed") for gap in pending]
         if all(isinstance(count, int) for count in counts):
             missed = sum(count for count in counts if isinstance(count, int))
@@ -191,7 +210,6 @@ def account(
             continue
         if frame.type == "gap":
             pending.append(frame)
-            gaps.append(due)
         elif frame.type == "event":
             n = number(frame)
             t.that(
@@ -222,6 +240,17 @@ def account(
     return Account(tuple(delivered), tuple(gaps))
 
 
+def reached(subscription: Exchange, n: int) -> Callable[[], bool]:
+    """Return the condition that the newest frame of a subscription is event `n`, a later one, or a gap."""
+
+    def condition() -> bool:
+        frames = subscription.session.frames
+        last = next((f for f in reversed(frames) if f.get("id") == subscription.id), None)
+        return last is not None and (last.type == "gap" or (last.type == "event" and number(last) >= n))
+
+    return condition
+
+
 def number(frame: Frame) -> int:
     """Return the number that an event or a chunk carries."""
     data = frame["data"]
@@ -231,35 +260,45 @@ def number(frame: Frame) -> int:
     return n
 
 
-async def push_until_blocked(
-    t: Test, nursery: trio.Nursery, session: Session, make: Callable[[int], Mapping[str, object]], count: int
-) -> int | None:
-    """Send frames to a target whose own writes to us are backed up, until it takes no more.
+class Push:
+    """Frames sent to a target whose own writes to us are backed up, until it takes no more.
 
     Args:
-        nursery: where the last frames wait that the target did not take.
         make: the frame with that number.
         count: give up after so many.
 
-    Returns:
-        How many were handed to the kernel before it refused more, or None when the target took all.
+    Attributes:
+        sent: how many were handed to the kernel.
+        blocked: whether the target stopped taking them.
     """
-    unrated(t, session, count)
-    sent = 0
-    stop = False
 
-    async def push() -> None:
-        nonlocal sent
-        while sent < count and not stop and session.closure is None:
-            await session.pipeline(*(make(n) for n in range(sent, min(sent + AT_ONCE, count))))
-            sent = min(sent + AT_ONCE, count)
+    def __init__(
+        self, t: Test, session: Session, make: Callable[[int], Mapping[str, object]], count: int
+    ) -> None:
+        unrated(t, session, count)
+        self.sent = 0
+        self.blocked = False
+        self._clock = t.bench.clock
+        self._session = session
+        self._make = make
+        self._count = count
 
-    nursery.start_soon(push)
-    while sent < count:
-        before, begin = sent, trio.current_time()
-        await trio.sleep(t.bench.clock.quiet_window)
-        stalled = t.bench.clock.stalled(begin, trio.current_time())
-        if session.closure is not None or (sent == before and not stalled):
-            stop = True
-            return sent
-    return None
+    async def until_blocked(self, nursery: trio.Nursery) -> None:
+        """Push until `blocked`, or until all are sent.
+
+        Args:
+            nursery: where the last frames wait that the target did not take.
+        """
+        nursery.start_soon(self._push)
+        while self.sent < self._count and self._session.closure is None:
+            before, begin = self.sent, trio.current_time()
+            await trio.sleep(self._clock.quiet_window)
+            if self.sent == before and not self._clock.stalled(begin, trio.current_time()):
+                self.blocked = True
+                return
+
+    async def _push(self) -> None:
+        while self.sent < self._count and not self.blocked and self._session.closure is None:
+            upto = min(self.sent + AT_ONCE, self._count)
+            await self._session.pipeline(*map(self._make, range(self.sent, upto)))
+            self.sent = upto

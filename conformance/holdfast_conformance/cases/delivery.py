@@ -1,0 +1,564 @@
+"""The outgoing queue, overflow, slow readers, the fence: `spec/06-delivery.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from holdfast_conformance.case import Emitted, Exchange, Session, Test, check
+from holdfast_conformance.traffic import (
+    Push,
+    account,
+    fill,
+    number,
+    overfill,
+    pour,
+    reached,
+    script,
+    small_session,
+    unrated,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SMALL = 4096
+"""The least `max_frame` that a client may ask for."""
+
+FLOOD = 8000
+"""Frames of `FLOOD_BYTES` that no target can have read whose own writes are backed up."""
+
+FLOOD_BYTES = 4000
+
+SLACK = 16 << 20
+"""Bytes of resident memory that the allocator and the rest of a server may take beside the bound."""
+
+
+@check("del/unbroken-run", covers="DEL-01", needs=["pubsub"])
+async def unbroken_run(t: Test) -> None:
+    """Subscriptions that open amid a stream of events get an unbroken run of them from `open` on."""
+    alice, publisher = await t.session(name="alice"), await t.session(name="publisher")
+    channel, total = t.channel(), 300
+    keeper = await alice.subscribe(channel)
+    subs: list[Exchange] = []
+
+    async def come() -> None:
+        for n in range(min(8, alice.limit("max_subscriptions") - 1)):
+            await t.until(alice, reached(keeper, total * n // 10), "events")
+            subs.append(await alice.subscribe(channel))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come)
+        await pour(t, publisher, channel, total + 1)
+    for sub in [keeper, *subs]:
+        if sub.frames[-1].type == "open":  # it came too late for all of them
+            continue
+        await t.until(alice, reached(sub, total), "the last event", requirement="SUB-05")
+        first = next(frame for frame in sub.frames if frame.type in ("event", "gap"))
+        if first.type == "event":
+            account(t, alice.frames, sub, total + 1, first=number(first))
+
+
+@check(
+    "del/overflow-leaves-a-gap",
+    covers=["DEL-03", "DEL-01", "DEL-05"],
+    needs=["pubsub"],
+    intrusive=True,
+    serial=True,
+)
+async def overflow_leaves_a_gap(t: Test) -> None:
+    """A client that does not read loses events, and a gap stands where they stood and counts them."""
+    slow, publisher = await small_session(t), await t.session(name="publisher")
+    channel = t.channel()
+    sub = await slow.subscribe(channel)
+    count, size = overfill(t, slow)
+    slow.pause_reading()
+    await pour(t, publisher, channel, count, size=size, stalled=slow)
+    await read_on(t, slow, publisher, sub, channel, count)
+    kept = account(
+        t,
+        slow.frames,
+        sub,
+        count + 1,
+        hole="DEL-03",
+        hint="when you drop queued events, leave one gap in the place of the first of them",
+    )
+    if not kept.gaps:
+        t.note("everything arrived; nothing had to be dropped")
+
+
+@check(
+    "del/second-overflow-raises-the-gap",
+    covers=["DEL-04", "DEL-05"],
+    needs=["pubsub"],
+    intrusive=True,
+    serial=True,
+)
+async def second_overflow_raises_the_gap(t: Test) -> None:
+    """An overflow while the gap of an earlier one is still queued adds to that gap; no second gap comes."""
+    slow, publisher = await small_session(t), await t.session(name="publisher")
+    channel = t.channel()
+    sub = await slow.subscribe(channel)
+    count, size = overfill(t, slow)
+    more = 4 * min(slow.limit("queue"), 256)
+    slow.pause_reading()
+    await pour(t, publisher, channel, count, size=size, stalled=slow)
+    # The kernels are full by now, so nothing that is queued from here on is written before we read.
+    await pour(t, publisher, channel, more, size=size, first=count, stalled=slow)
+    await pour(t, publisher, channel, more, size=size, first=count + more, stalled=slow)
+    end = count + 2 * more
+    await read_on(t, slow, publisher, sub, channel, end)
+    kept = account(t, slow.frames, sub, end + 1, hole="DEL-03")
+    if not kept.gaps:
+        t.note("everything arrived; nothing had to be dropped")
+    told = [gap for gap in kept.gaps if gap[1] > count]
+    t.that(
+        len(told) <= 1,
+        f"{len(told)} gaps tell of events that were lost while nothing could be written",
+        frame=next((frame for frame in reversed(sub.frames) if frame.type == "gap"), None),
+        hint="while the gap of a subscription is queued, raise its `missed` and queue no other",
+    )
+
+
+async def read_on(t: Test, slow: Session, publisher: Session, sub: Exchange, channel: str, end: int) -> None:
+    """Let a stalled session read again until its queue is empty, then publish event `end` and wait for it."""
+    slow.resume_reading()
+    await slow.ping()
+    # An exchange of its own goes through the same queue; without a fence that is how to see that it is empty.
+    await (await slow.start("subscribe", channel=t.channel())).opened()
+    await publisher.publish(channel, {"n": end})
+    await t.until(slow, reached(sub, end), "the event that was published after it had read everything")
+
+
+@check("del/noisy-subscription-loses", covers="DEL-02", needs=["pubsub"], intrusive=True, serial=True)
+async def noisy_subscription_loses(t: Test) -> None:
+    """On overflow the subscription with the most queued bytes loses; a quiet one loses nothing."""
+    slow, publisher = await small_session(t), await t.session(name="publisher")
+    noise, whisper = t.channel(), t.channel()
+    room = min(slow.limit("queue") // 4, 8)
+    if slow.limit("max_subscriptions") < 3 or room < 2:
+        raise t.unverified("the limits leave no room for a noisy and a quiet subscription side by side")
+    quiet, noisy = await slow.subscribe(whisper), await slow.subscribe(noise)
+    count, size = overfill(t, slow)
+    slow.pause_reading()
+    step = count // room
+    for n in range(room):
+        await publisher.publish(whisper, {"n": n})
+        await pour(t, publisher, noise, step, size=size, first=n * step, stalled=slow)
+    await read_on(t, slow, publisher, noisy, noise, room * step)
+    await t.until(slow, reached(quiet, room - 1), "the last event of the quiet channel", requirement="SUB-05")
+    told = account(t, slow.frames, noisy, room * step + 1, hole="DEL-03")
+    whispers = [frame for frame in quiet.frames if frame.type in ("event", "gap")]
+    t.that(
+        [frame.type for frame in whispers] == ["event"] * room,
+        "the quiet subscription lost events although the noisy one had more bytes in the queue",
+        frame=next((frame for frame in whispers if frame.type == "gap"), None),
+        hint="choose the subscription with the most queued bytes, not the one whose event came last",
+    )
+    account(t, slow.frames, quiet, room, hole="DEL-02")
+    if not told.gaps:
+        t.note("everything arrived; nothing had to be dropped")
+
+
+@check("del/event-too-large", covers=["DEL-06", "DEL-05"], needs=["pubsub"])
+async def event_too_large(t: Test) -> None:
+    """In place of an event that exceeds its `max_frame` a client gets a gap; others get the event."""
+    narrow = await t.session(name="narrow", hello={"limits": {"max_frame": SMALL}})
+    wide, publisher = await t.session(name="wide"), await t.session(name="publisher")
+    large = size_between(t, publisher)
+    channel = t.channel()
+    sub, twin = await narrow.subscribe(channel), await wide.subscribe(channel)
+    before = await t.emit(channel, by=publisher)
+    event = await t.emit(channel, {"pad": "x" * large}, by=publisher)
+    after = await t.emit(channel, by=publisher)
+    await t.must(twin.gets(event), requirement="SUB-05")
+    first = await t.must(sub.gets(before), requirement="SUB-05")
+    gap = await t.must(
+        sub.gap(reason="too_large"),
+        hint="measure the event against the limits.max_frame of this client's hello",
+    )
+    last = await t.must(
+        sub.gets(after), requirement="SUB-05", hint="one large event does not end the subscription"
+    )
+    t.that(first.entry < gap.entry < last.entry, "the gap stands in the wrong place", frame=gap)
+    if "missed" in gap.body:
+        t.equal(gap["missed"], 1, "`missed` of the gap", frame=gap, requirement="DEL-05")
+
+
+def size_between(t: Test, session: Session) -> int:
+    """Return a size that a frame of ours may have and that is too large for a client with the least limit."""
+    if session.limit("max_frame") < 2 * SMALL:
+        raise t.unverified("max_frame is so small that no client can ask for less")
+    return SMALL + 100
+
+
+@check("del/result-too-large", covers="DEL-07", needs=["rpc", "method:echo"])
+async def result_too_large(t: Test) -> None:
+    """A result that exceeds the client's `max_frame` becomes the error `too_large`; the session goes on."""
+    narrow = await t.session(name="narrow", hello={"limits": {"max_frame": SMALL}})
+    wide = await t.session(name="wide")
+    data = "x" * size_between(t, wide)
+    await (await wide.start("request", method=t.method("echo"), data=data)).result(data=data)
+    fitting = await narrow.start("request", method=t.method("echo"), data="x" * (SMALL // 2))
+    await t.must(fitting.result(data="x" * (SMALL // 2)), requirement="RPC-13")
+    call = await narrow.start("request", method=t.method("echo"), data=data)
+    await t.must(
+        call.error("too_large"),
+        hint="what you send is bound by the client's number, what you accept by your own",
+    )
+    await t.alive(narrow)
+
+
+@check("del/chunk-too-large", covers="DEL-08", needs=["rpc", "script:stream"])
+async def chunk_too_large(t: Test) -> None:
+    """A chunk that exceeds the client's `max_frame` ends the stream with `too_large`."""
+    narrow = await t.session(name="narrow", hello={"limits": {"max_frame": SMALL}})
+    wide = await t.session(name="wide")
+    steps: Sequence[Sequence[object]] = (["stream", 2, 0, 100], ["stream", 1, 0, size_between(t, wide)])
+    whole = await script(wide, *steps, stream=True)
+    await t.must(whole.result(), requirement="RPC-13")
+    call = await script(narrow, *steps, stream=True)
+    await t.must(call.error("too_large"), hint="a stream with a hole is no stream, so it has to end")
+    row = [number(frame) for frame in call.frames if frame.type == "chunk"]
+    t.equal(row, [0, 1], "the chunks before the one that is too large", requirement="RPC-19")
+    await t.alive(narrow)
+
+
+@check(
+    "del/stream-waits-for-the-client",
+    covers="DEL-09",
+    needs=["rpc", "pubsub", "script:stream", "script:emit"],
+    intrusive=True,
+    serial=True,
+)
+async def stream_waits_for_the_client(t: Test) -> None:
+    """A stream to a client that does not read stands still, and goes on without a loss later."""
+    slow, witness = await small_session(t), await t.session(name="witness", profiles=("rpc", "pubsub"))
+    channel = t.channel()
+    await witness.subscribe(channel)
+    size = min(16384, slow.limit("max_frame") // 2)
+    count = fill(size)
+    early = Emitted(channel, t.payload(), t.now())
+    await (await script(slow, ["stream", 20, 0, size], ["emit", channel, early.data], stream=True)).result()
+    await t.control(witness.gets(early))
+    slow.pause_reading()
+    late = Emitted(channel, t.payload(), t.now())
+    call = await script(slow, ["stream", count, 0, size], ["emit", channel, late.data], stream=True)
+    await t.must_not(
+        witness.gets(late),
+        hint="let the handler wait until its previous chunk has left the queue",
+    )
+    slow.resume_reading()
+    await t.must(
+        witness.gets(late), requirement="CNF-02", hint="a stream that waits must go on when there is room"
+    )
+    await t.must(call.result(), requirement="RPC-01")
+    row = [number(frame) for frame in call.frames if frame.type == "chunk"]
+    t.equal(len(row), count, "the number of chunks", requirement="RPC-19")
+    t.that(row == sorted(row), "the chunks came in another order", requirement="RPC-19")
+
+
+@check("del/slow-client-delays-nobody", covers="DEL-10", needs=["pubsub"], intrusive=True, serial=True)
+async def slow_client_delays_nobody(t: Test) -> None:
+    """While one subscriber does not read, publishes are answered and the others get every event."""
+    slow, publisher = await small_session(t), await t.session(name="publisher")
+    fast = await t.session(name="fast")
+    channel = t.channel()
+    await slow.subscribe(channel)
+    sub = await fast.subscribe(channel)
+    count, size = overfill(t, slow)
+    await pour(t, publisher, channel, 20, size=size)
+    slow.pause_reading()
+    begin = t.now()
+    hint = "never wait for one client's socket in the path of another; give each client a queue of its own"
+    await pour(t, publisher, channel, count, size=size, first=20, stalled=slow)
+    await t.until(fast, reached(sub, 20 + count - 1), "the last event", hint=hint)
+    account(t, fast.frames, sub, 20 + count, hole="SUB-05", hint=hint)
+    await t.alive(fast, hint=hint)
+    late = await t.session(name="late")
+    await t.alive(late, hint=hint)
+    t.note(f"{count} events of {size} bytes took {t.now() - begin:.2f} s beside a client that does not read")
+
+
+@check("del/memory-is-bounded", covers="DEL-11", needs=["pubsub", "spawned"], intrusive=True, serial=True)
+async def memory_is_bounded(t: Test) -> None:
+    """A client that does not read costs the server no more memory than the advertised bound."""
+    slow, publisher = await small_session(t), await t.session(name="publisher")
+    bound = 2 * slow.limit("queue_bytes") + slow.limit("max_frame") * (
+        3 * slow.limit("max_inflight") + 2 * slow.limit("max_subscriptions") + 1
+    )
+    _, size = overfill(t, slow)
+    count = fill(size, bound + 2 * SLACK)
+    if bound > SLACK:
+        raise t.unverified(f"the limits allow {bound >> 20} MB; add an identity `limited` with small limits")
+    channel, nowhere = t.channel(), t.channel()
+    await slow.subscribe(channel)
+    await pour(t, publisher, nowhere, 200, size=size)  # what a busy server needs anyway
+    before = t.resident_bytes()
+    slow.pause_reading()
+    await pour(t, publisher, channel, count, size=size, stalled=slow)
+    grown = t.resident_bytes() - before
+    t.that(
+        grown < bound + SLACK,
+        f"{count * size >> 20} MB of events for a client that does not read took {grown >> 20} MB of memory; "
+        f"the limits allow {bound >> 20} MB",
+        hint="count queued events and their bytes, and drop when either exceeds its limit",
+    )
+    t.note(f"resident memory grew by {grown / (1 << 20):.1f} MB")
+
+
+@check(
+    "del/unread-pongs-stop-reading",
+    covers=["DEL-12", "SES-34"],
+    needs=["pubsub"],
+    intrusive=True,
+    serial=True,
+)
+async def unread_pongs_stop_reading(t: Test) -> None:
+    """A client that pings and does not read is not read either; when it reads, every ping gets its pong."""
+    slow = await backed_up(t)
+    async with trio.open_nursery() as nursery:
+        push = Push(t, slow, large_ping, FLOOD)
+        await push.until_blocked(nursery)
+        t.that(
+            push.blocked,
+            f"{FLOOD} pings were read although not one pong could be written",
+            hint="count the frames without `id` that wait to be written, and stop reading at a bound",
+        )
+        slow.resume_reading()
+    if slow.closure is None:
+        await t.alive(slow, requirement="SES-34")
+        asked = {f"p{n}" for n in range(push.sent)}
+        got = {frame.get("t") for frame in slow.find("pong")}
+        t.that(asked <= got, f"{len(asked - got)} of {len(asked)} pings have no pong", requirement="SES-34")
+
+
+def large_ping(n: int) -> Mapping[str, object]:
+    """Build a ping that is large to send and small to answer."""
+    return {"type": "ping", "t": f"p{n}", "pad": "x" * FLOOD_BYTES}
+
+
+async def backed_up(t: Test) -> Session:
+    """Open a session that does not read and for which more is queued than the kernels take."""
+    slow, publisher = await t.session(name="slow", receive_buffer=65536), await t.session(name="publisher")
+    unrated(t, slow, FLOOD)
+    channel = t.channel()
+    await slow.subscribe(channel)
+    slow.pause_reading()
+    size = min(16384, slow.limit("max_frame") // 2)
+    await pour(t, publisher, channel, fill(size), size=size, stalled=slow)
+    return slow
+
+
+@check(
+    "del/unread-pings-end-in-4304", covers=["SES-32", "DEL-12"], needs=["pubsub"], slow=True, intrusive=True
+)
+async def unread_pings_end_in_4304(t: Test) -> None:
+    """A client that pings and never reads falls silent for the server in the end, and is let go."""
+    slow = await backed_up(t)
+    heartbeat = slow.welcome["heartbeat"]
+    times = heartbeat if isinstance(heartbeat, dict) else {}
+    patience = (times["interval_ms"] + times["timeout_ms"]) / 1000
+    async with trio.open_nursery() as nursery:
+        push = Push(t, slow, large_ping, FLOOD)
+        await push.until_blocked(nursery)
+        t.that(
+            push.blocked,
+            f"{FLOOD} pings were read although not one pong could be written",
+            requirement="DEL-12",
+        )
+        await t.sit_out(patience * 1.2 + 0.2, "the heartbeat of a client that is not read any more")
+        slow.resume_reading()
+        with trio.move_on_after(t.bench.clock.patience):
+            await slow.wait_closed()
+        nursery.cancel_scope.cancel()
+    t.that(
+        slow.closure is not None,
+        "the connection is still open",
+        hint="silence counts although bytes wait unread",
+    )
+    if slow.closure is not None and slow.closure.how == "frame":
+        t.that(slow.closure.code in (4304, 4301), f"the connection was {slow.closure}")
+    else:
+        t.note(f"the connection was {slow.closure}: no close frame fits through a socket that nobody reads")
+
+
+@check("del/refusals-are-small", covers="DEL-13", needs=["rpc", "pubsub"])
+async def refusals_are_small(t: Test) -> None:
+    """However large and odd the refused frame is, its refusal has 512 bytes at most."""
+    alice = await t.session()
+    long = "\u00e9" * 127
+    odd: list[tuple[str, dict[str, object]]] = [
+        ("request", {"method": "\u0001" * 255}),
+        ("request", {"method": "x" * 3000}),
+        ("request", {"method": long, "timeout_ms": "x" * 2000}),
+        ("request", {"method": long, "stream": {"x" * 2000: long}}),
+        ("request", {"method": long, "meta": "x" * 2000}),
+        ("conf." + "x" * 59, {"data": "x" * 2000}),
+        ("subscribe", {"channel": "\u0001" * 255, "since": "x" * 2000}),
+        ("subscribe", {"channel": ["x" * 2000]}),
+        ("publish", {"channel": long, "data": 1, "echo": "\U0001f600" * 500}),
+        ("publish", {"channel": long, "data": "!" * 3000, "enc": "base64"}),
+    ]
+    if "forbidden" in t.bench.target.methods:
+        odd.append(("request", {"method": t.method("forbidden"), "data": "x" * 3000}))
+    for type, members in odd:
+        call = await alice.start(type, **members, malformed=True)
+        refusal = await t.must(call.error(), requirement="ENV-20")
+        size = len(refusal.text.encode())
+        t.that(
+            size <= 512,
+            f"a refusal has {size} bytes",
+            frame=refusal,
+            hint="cut what you quote from the frame, or quote nothing",
+        )
+
+
+@check("del/unread-refusals-stop-reading", covers="DEL-14", needs=["pubsub"], intrusive=True, serial=True)
+async def unread_refusals_stop_reading(t: Test) -> None:
+    """A client whose frames are refused and who does not read is not read; later each exchange ends once."""
+    slow = await backed_up(t)
+    if slow.limit("max_inflight") > FLOOD // 4:
+        raise t.unverified("max_inflight is too large for this flood")
+    first = slow.next_id()
+
+    def refused(n: int) -> Mapping[str, object]:
+        return {"type": "conf.no_such_type", "id": first + n, "pad": "x" * FLOOD_BYTES}
+
+    async with trio.open_nursery() as nursery:
+        push = Push(t, slow, refused, FLOOD)
+        await push.until_blocked(nursery)
+        t.that(
+            push.blocked,
+            f"{FLOOD} frames were read and refused although not one refusal could be written",
+            hint="when `max_inflight` refusals are queued, stop reading until some are written",
+        )
+        slow.resume_reading()
+    if slow.closure is None:
+        await t.alive(slow)
+        ended = sorted(str(frame.get("id")) for frame in slow.find("error"))
+        expected = sorted(str(first + n) for n in range(push.sent))
+        t.that(ended == expected, f"{len(ended)} of {push.sent} exchanges ended", requirement="RPC-01")
+
+
+@check("del/fence-follows-events", covers="DEL-15", needs=["fence"])
+async def fence_follows_events(t: Test) -> None:
+    """A pong comes after every event that was published, by whomever, before its ping."""
+    alice, bob = await t.session(name="alice"), await t.session(name="bob")
+    channel = t.channel()
+    subs = [await alice.subscribe(channel) for _ in range(3)]
+    for _ in range(20):
+        event = await t.emit(channel, by=bob)  # it has taken effect before the ping is sent
+        pong = await alice.ping()
+        await in_front_of(t, subs, [event], pong.entry)
+
+
+@check("del/fence-follows-own-publishes", covers="DEL-15", needs=["fence"])
+async def fence_follows_own_publishes(t: Test) -> None:
+    """A ping behind publishes in one segment is answered behind their events."""
+    alice = await t.session()
+    channel = t.channel()
+    subs = [await alice.subscribe(channel), await alice.subscribe(channel)]
+    if "pattern" in alice.profiles:
+        subs.append(await alice.subscribe(pattern=f"{channel}/*"))
+    many = max(1, min(20, alice.limit("max_inflight"), alice.limit("queue") // len(subs)))
+    for round in range(5):
+        events = [Emitted(channel, t.payload(), t.now()) for _ in range(many)]
+        frames = [alice.frame("publish", channel=channel, data=event.data) for event in events]
+        await alice.pipeline(*frames, {"type": "ping", "t": f"fence-{round}"})
+        pong = await t.must(alice.receives("pong", t=f"fence-{round}"), requirement="SES-34")
+        await in_front_of(t, subs[:2], events, pong.entry)
+        for frame in frames:
+            await alice.exchange(frame).result()
+
+
+async def in_front_of(t: Test, subs: Sequence[Exchange], events: Sequence[Emitted], entry: int) -> None:
+    """Assert that every subscription got these events before the message at `entry`."""
+    for sub in subs:
+        for event in events:
+            seen = await t.must(sub.gets(event), requirement="SUB-05")
+            t.that(
+                seen.entry < entry,
+                "the event came behind the pong that should follow it",
+                frame=seen,
+                hint="put the pong behind the events that are queued or on their way for this session",
+            )
+
+
+@check("del/fence-waits-for-a-slow-socket", covers="DEL-15", needs=["fence"], intrusive=True, serial=True)
+async def fence_waits_for_a_slow_socket(t: Test) -> None:
+    """When the client reads late, the pong still comes behind all events, or the gaps that stand for them."""
+    slow, publisher = await small_session(t), await t.session(name="publisher")
+    channel = t.channel()
+    sub = await slow.subscribe(channel)
+    count, size = overfill(t, slow)
+    slow.pause_reading()
+    await pour(t, publisher, channel, count, size=size, stalled=slow)
+    await slow.send({"type": "ping", "t": "fence"})
+    slow.resume_reading()
+    pong = await t.must(slow.receives("pong", t="fence"), requirement="SES-34")
+    front = [frame for frame in slow.frames if frame.entry < pong.entry]
+    account(t, front, sub, count, hole="DEL-15", hint="a slow socket makes the pong wait, too")
+
+
+@check(
+    "del/ping-overtakes-without-fence",
+    covers="DEL-17",
+    needs=["pubsub", "no:fence"],
+    intrusive=True,
+    serial=True,
+)
+async def ping_overtakes_without_fence(t: Test) -> None:
+    """Without profile fence a pong does not wait for the events that are queued before it."""
+    slow, publisher = await small_session(t, profiles=("pubsub",)), await t.session(name="publisher")
+    witness = await t.session(name="witness")
+    channel, marker = t.channel(), t.channel()
+    sub = await slow.subscribe(channel)
+    await witness.subscribe(marker)
+    count, size = overfill(t, slow)
+    slow.pause_reading()
+    await pour(t, publisher, channel, count, size=size, stalled=slow)
+    tail = max(2, min(16, slow.limit("queue") // 2))
+    await pour(t, publisher, channel, tail, first=count, stalled=slow)
+    # The event of a publish that was sent behind the ping proves that the ping has been read.
+    proof = Emitted(marker, t.payload(), t.now())
+    await slow.pipeline(
+        {"type": "ping", "t": "at-once"}, slow.frame("publish", channel=marker, data=proof.data)
+    )
+    await witness.gets(proof)
+    slow.resume_reading()
+    pong = await t.must(slow.receives("pong", t="at-once"), requirement="SES-34")
+    await read_on(t, slow, publisher, sub, channel, count + tail)
+    kept = account(t, slow.frames, sub, count + tail + 1, hole="DEL-03")
+    if not kept.gaps:
+        t.note("everything was on its way already; nothing was left to overtake")
+        return
+    behind = [frame for frame in sub.frames if frame.entry > pong.entry and frame.type == "event"]
+    t.that(
+        len(behind) > 1,
+        "the pong came behind the events that were queued when its ping was read",
+        frame=pong,
+        hint="frames without `id` go past the queue; only profile fence makes a pong wait",
+    )
+
+
+@check("del/canary", covers=["SEC-09", "SUB-09"], needs=["pubsub"])
+async def canary(t: Test) -> None:
+    """Sessions that end in every bad way take no subscription and no event of others with them."""
+    alice = await t.session(name="alice")
+    channel = t.channel()
+    sub = await alice.subscribe(channel)
+    await t.control(sub.gets(await t.emit(channel)))
+    for n in range(3):
+        other = await t.session(name=f"guest{n}")
+        await other.subscribe(channel)
+        if n == 0:
+            await other.abort()
+        elif n == 1:
+            await other.send_text("not a frame")
+        else:
+            await other.close()
+        await t.must(
+            sub.gets(await t.emit(channel)), hint="a subscriber that has gone must not stop the fan-out"
+        )
