@@ -38,6 +38,7 @@ __all__ = [
     "is_base64",
     "is_integer",
     "tail",
+    "without_duplicates",
 ]
 
 _DECODER: Final[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
@@ -48,6 +49,7 @@ _MAX_FAULT: Final = 60  # characters, so that a refusal stays within its 512 byt
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _BASE64: Final = re.compile(rb'"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"')
 
 
@@ -91,11 +93,11 @@ def decode(text: bytes) -> Message | Suspect:
 
 
 def _too_deep(text: bytes) -> bool:
-    brackets = _STRING.sub(b"", text).translate(None, _NOT_BRACKETS)
-    # Each round takes the innermost level away, so a frame of n levels is empty after at most n rounds.
-    # What is left over unbalanced is no JSON, and has the same close code.
+    # Each round takes the innermost levels away, so that a frame of n levels is empty after n rounds. What is
+    # unbalanced is no JSON, and has the same close code.
+    brackets = _STRING.sub(b"", text).translate(_ONE_KIND, _NOT_BRACKETS)
     for _ in range(MAX_NESTING):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
         if not brackets:
             return False
     return True
@@ -156,6 +158,41 @@ def decode_data(data: bytes) -> object:
         return _ANY.decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ExchangeError("bad_request", f"data cannot be read: {error}") from None
+
+
+def without_duplicates(data: bytes) -> bytes:
+    """A JSON value in which no object has two members of one name: of such only the last stays.
+
+    Spec: [ENV-03] [ENV-10].
+
+    Raises:
+        ExchangeError: `bad_request`, it has such, and also something that Python cannot hold.
+    """
+    colons = data.count(b":")
+    if colons < 2:
+        return data
+    value = decode_data(data)
+    return data if _members(value) == colons or not _has_duplicates(data) else _ENCODER.encode(value)
+
+
+def _members(value: object) -> int:
+    """How many members all objects of a value have; as many as there are colons, but for those in strings."""
+    if isinstance(value, dict):
+        return len(value) + sum(_members(item) for item in value.values() if isinstance(item, dict | list))
+    if isinstance(value, list):
+        return sum(_members(item) for item in value if isinstance(item, dict | list))
+    return 0
+
+
+def _has_duplicates(data: bytes) -> bool:
+    found = False
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        nonlocal found
+        found = found or len({name for name, _ in pairs}) < len(pairs)
+
+    json.loads(data, object_pairs_hook=look, parse_int=_parse_int)
+    return found
 
 
 def encode_data(value: object) -> Payload:

@@ -45,7 +45,6 @@ ExchangeId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Milliseconds = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Tag = Annotated[str, Meta(max_length=64)]
-ProfileName = Annotated[str, Meta(max_length=64, pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\Z")]
 MetaField = dict[str, Raw] | UnsetType
 Encoding = Literal["base64"] | UnsetType
 OptionalRaw = Raw | UnsetType
@@ -66,7 +65,7 @@ class HelloLimits(Struct, frozen=True, gc=False):
 
 
 class Hello(Struct, frozen=True, tag="hello", tag_field="type"):
-    profiles: list[ProfileName]
+    profiles: list[str]
     auth: HelloAuth | UnsetType = UNSET
     client: Software | UnsetType = UNSET
     limits: HelloLimits | UnsetType = UNSET

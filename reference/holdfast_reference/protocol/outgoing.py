@@ -97,6 +97,7 @@ class Outgoing:
             kind, id, text = item
             if kind != EVENT or id != victim:
                 rest.append(item)
+                keep = keep and not (kind == GAP and id == victim)
             elif keep:
                 keep = False
                 rest.append(item)

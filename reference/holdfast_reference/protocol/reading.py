@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast_reference.protocol.codec import Suspect, is_base64, is_integer
+from holdfast_reference.protocol.codec import Suspect, is_base64, is_integer, without_duplicates
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
 from holdfast_reference.protocol.limits import MAX_TAG
 from holdfast_reference.protocol.messages import FIELD_PROFILES, TYPES, UNSET, Payload
@@ -57,7 +57,7 @@ def check_publish(message: messages.Publish, profiles: frozenset[str]) -> Payloa
     _check_name(message.channel)
     payload = _payload(message.data, message.enc is not UNSET)
     assert payload is not None  # `data` is required
-    return payload
+    return Payload(without_duplicates(payload.json), payload.base64)
 
 
 def check_subscribe(message: messages.Subscribe, profiles: frozenset[str]) -> tuple[str, bool]:

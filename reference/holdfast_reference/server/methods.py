@@ -10,14 +10,14 @@ import base64
 import inspect
 from typing import TYPE_CHECKING, Protocol
 
-from holdfast_reference.protocol.codec import decode_data, encode_data
+from holdfast_reference.protocol.codec import decode_data, encode_data, without_duplicates
+from holdfast_reference.protocol.messages import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast_reference.protocol.effects import Call as CallEffect
     from holdfast_reference.protocol.errors import ExchangeError
-    from holdfast_reference.protocol.messages import Payload
 
 __all__ = ["Call", "ConnectionControl", "Method"]
 
@@ -67,12 +67,12 @@ class ConnectionControl(Protocol):
 class Call:
     """One request, as its handler sees it."""
 
-    __slots__ = ("_id", "connection", "method", "payload", "stream")
+    __slots__ = ("_id", "_payload", "connection", "method", "stream")
 
     def __init__(self, connection: ConnectionControl, effect: CallEffect) -> None:
         self.connection = connection
         self.method = effect.method
-        self.payload = effect.payload
+        self._payload = effect.payload
         self.stream = effect.stream
         self._id = effect.id
 
@@ -88,10 +88,21 @@ class Call:
         Raises:
             ExchangeError: `bad_request`, Python cannot hold them; not to be caught.
         """
-        if self.payload is None:
+        payload = self._payload
+        if payload is None:
             return None
-        value = decode_data(self.payload.json)
-        return base64.b64decode(value) if self.payload.base64 and isinstance(value, str) else value
+        value = decode_data(payload.json)
+        return base64.b64decode(value) if payload.base64 and isinstance(value, str) else value
+
+    @property
+    def payload(self) -> Payload | None:
+        """The arguments as they came, to be sent on as they are; None if there are none.
+
+        Raises:
+            ExchangeError: as for `data`.
+        """
+        payload = self._payload
+        return None if payload is None else Payload(without_duplicates(payload.json), payload.base64)
 
     async def chunk(self, value: object) -> bool:
         """Send a part of the answer, once the one before has been written.

@@ -97,6 +97,7 @@ class Session:
         "_aborted",
         "_close_by",
         "_controls",
+        "_deaf",
         "_final",
         "_nursery",
         "_peer_closed",
@@ -131,6 +132,7 @@ class Session:
         self._writing = False
         self._final: bytes | None = None  # the close frame, until it is handed to the socket
         self._peer_closed = False
+        self._deaf = False
         self._aborted = False
         self._close_by = float("inf")  # when waiting for the end of the closing handshake ends
 
@@ -154,15 +156,15 @@ class Session:
 
     async def _read(self, data: bytes) -> None:
         while True:
-            self._reader.feed(data)
-            self._take()
-            while not self._may_read():
+            if not self._deaf:
+                self._reader.feed(data)
+            while not self._take():
                 if self._is_over():
                     return
-                self._resume = trio.Event()
-                await self._resume.wait()
-                self._resume = None
-                self._take()
+                if not self._may_read():
+                    self._resume = trio.Event()
+                    await self._resume.wait()
+                    self._resume = None
             try:
                 data = await self._transport.recv()
             except OSError:
@@ -179,15 +181,20 @@ class Session:
     def _is_over(self) -> bool:
         return self._peer_closed and self._final is None and not self._unsent
 
-    def _take(self) -> None:
-        """Apply the messages that have arrived, then write what they caused, in one send."""
+    def _take(self) -> bool:
+        """Apply the messages that have arrived, then write what they caused, in one send.
+
+        Returns:
+            whether all were applied; if not, what is written has to make room first.
+        """
         core, reader = self.core, self._reader
         flush_here = not self.dirty
         self.dirty = True
         now = trio.current_time()
-        while self._may_read():
-            message = reader.next()
-            if message is None:
+        done = True
+        while not self._deaf:
+            done = self._may_read()
+            if not done or (message := reader.next()) is None:
                 break
             if type(message) is bytes:
                 for effect in core.receive(message, now):
@@ -196,12 +203,15 @@ class Session:
                 self._control(message)
         if flush_here:
             self.flush(now)
+        return done
 
     def _control(self, message: bytes | Pinged | Closed | Fault) -> None:
         if isinstance(message, Pinged):
             self._controls.append(pong_frame(message.payload))
         elif isinstance(message, Fault):
-            self._peer_closed = self._close_by != float("inf")
+            # Where the next frame begins is unknown now. What still comes is read away, for to close on unread
+            # bytes would be a reset, and a reset would take our close frame with it.
+            self._deaf = True
             self._do(self.core.close(message.code, message.detail))
         elif isinstance(message, Closed):
             self._peer_closed = True
@@ -369,6 +379,8 @@ class Session:
 
     def _written(self) -> None:
         """Room was made: whoever waited for it may go on."""
+        if self._deaf and self._final is None and not self._unsent:
+            self._transport.send_eof()
         if self._resume is not None and (self._may_read() or self._is_over()):
             self._resume.set()
         for id in list(self._streams):

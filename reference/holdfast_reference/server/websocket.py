@@ -68,8 +68,8 @@ class Reader:
         if self._position == len(buffer):
             self._buffer = data
         elif isinstance(buffer, bytearray):
+            del buffer[: self._position]
             buffer += data
-            return
         else:
             # A frame that comes in many pieces is gathered in place, in linear time.
             self._buffer = bytearray(buffer[self._position :])
