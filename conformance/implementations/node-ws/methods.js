@@ -28,9 +28,11 @@ import { Failure, has, isErrorCode, isInteger, isName, isObject } from './protoc
 /** Codes that may stand in a close frame. @type {Check} */
 const isCloseCode = (v) => isInteger(v, 1000, 4999) && (v >= 3000 || (v <= 1014 && ![1004, 1005, 1006].includes(v)));
 
-/** Whether an object has members that pass their checks; those marked `?` may be missing. @param {{[member: string]: Check}} members @returns {Check} */
+/** Whether an object has exactly these members and they pass their checks; those marked `?` may be missing. @param {{[member: string]: Check}} members @returns {Check} */
 const object = (members) => (v, call) =>
-  isObject(v) && Object.entries(members).every(([name, check]) => {
+  isObject(v) &&
+  Object.keys(v).every((member) => has(members, member) || has(members, `${member}?`)) &&
+  Object.entries(members).every(([name, check]) => {
     const member = name.replace('?', '');
     return has(v, member) ? check(v[member], call) : name !== member;
   });
@@ -86,7 +88,7 @@ const STEPS = {
       code: isErrorCode,
       'message?': (v) => typeof v === 'string',
       'data?': () => true,
-      'retry_ms?': (v) => isInteger(v, 0, 2 ** 31 - 1),
+      'retry_ms?': isMillis,
       'after_ms?': isMillis,
     })],
     async run(call, { code, message, data, retry_ms, after_ms }) {

@@ -166,7 +166,7 @@ const SHAPES = {
       may(l, 'max_frame', (n) => isInteger(n, MIN_MAX_FRAME, Number.MAX_SAFE_INTEGER))),
   cancel: () => true,
   ping: (f) => may(f, 't', (t) => isText(t, 64)),
-  pong: (f) => may(f, 't', (t) => isText(t, 64)) && may(f, 'held', (held) => held === true),
+  pong: (f) => may(f, 't', (t) => isText(t, 64)),
   auth: (f) => isString(f.token) && may(f, 'scheme', isString),
   request: (f) =>
     isName(f.method) && may(f, 'stream', (s) => s === true) &&
@@ -186,7 +186,6 @@ export const isWellFormed = (frame) => may(frame, 'meta', isObject) && SHAPES[/*
 export function isUnsupported(frame, profiles) {
   const row = TYPES.get(/** @type {string} */ (frame.type));
   if (!row || !profiles.has(row.profile)) return true;
-  if (has(frame, 'seq')) return true; // profile `ack`, on every type
   const members = Object.hasOwn(MEMBERS, /** @type {string} */ (frame.type)) ? MEMBERS[frame.type] : [];
   return members.some(([member, profile]) => has(frame, member) && !profiles.has(profile));
 }

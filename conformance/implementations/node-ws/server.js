@@ -35,7 +35,7 @@ const wss = new WebSocketServer({
   noServer: true,
   handleProtocols: () => SUBPROTOCOL,
   maxPayload: LIMITS.max_frame,
-  maxFragments: 0, // any number: their sum is bounded by maxPayload
+  maxFragments: 1024,
   maxBufferedChunks: 0,
   autoPong: false, // the session counts the pongs that wait
   closeTimeout: CLOSE_MS,
@@ -64,8 +64,8 @@ http.on('upgrade', (request, socket, head) => {
     socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
     return;
   }
-  wss.handleUpgrade(request, /** @type {import('node:net').Socket} */ (socket), head, (ws) => {
-    const session = new Session(ws, { broker, ambient: ambientIdentity(request), log });
+  wss.handleUpgrade(request, socket, head, (ws) => {
+    const session = new Session(ws, /** @type {import('node:net').Socket} */ (socket), { broker, ambient: ambientIdentity(request), log });
     sessions.add(session);
     ws.once('close', () => sessions.delete(session));
   });

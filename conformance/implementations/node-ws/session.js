@@ -6,7 +6,7 @@ import { Broker, encodeEvent } from './broker.js';
 import { METHODS } from './methods.js';
 import { Lane, Outbox, eventHead } from './outbox.js';
 import { CLOSE_NAMES, Failure, TYPES, has, isId, isType, isUnsupported, isWellFormed, negotiate, parse } from './protocol.js';
-import { HEARTBEAT, HELLO_TIMEOUT_MS, LIMITS, authenticate, mayUse } from './settings.js';
+import { CLOSE_MS, HEARTBEAT, HELLO_TIMEOUT_MS, LIMITS, authenticate, mayUse } from './settings.js';
 import { Bucket, Heartbeat, now } from './timers.js';
 
 /** @typedef {import('./protocol.js').Frame} Frame */
@@ -68,9 +68,10 @@ export class Session {
 
   /**
    * @param {WebSocket} ws
+   * @param {import('node:net').Socket} socket below it
    * @param {{broker: Broker, ambient: Identity | null, log: (line: string) => void}} context
    */
-  constructor(ws, { broker, ambient, log }) {
+  constructor(ws, socket, { broker, ambient, log }) {
     this.#ws = ws;
     this.#broker = broker;
     this.#identity = ambient;
@@ -90,6 +91,14 @@ export class Session {
     ws.on('close', (code) => {
       this.#log(`ended ${code}`);
       this.#end();
+    });
+    // The session ends with the client's close frame or FIN; `ws` says so only when the socket is gone.
+    socket.on('data', () => {
+      if (ws.readyState === WebSocket.CLOSING) this.#end();
+    });
+    socket.on('end', () => {
+      this.#end();
+      setTimeout(() => ws.terminate(), CLOSE_MS).unref();
     });
     this.#log('connected');
   }
@@ -120,10 +129,12 @@ export class Session {
   }
 
   /** @param {number} id @param {Failure} failure */
-  #encodeError(id, { code, message, retryMs, data }) {
-    let text = JSON.stringify({ type: 'error', id, error: { code, message, retry_ms: retryMs, data } });
-    if (Buffer.byteLength(text) > this.#frameLimit) {
-      text = JSON.stringify({ type: 'error', id, error: { code, message: message.slice(0, 200), retry_ms: retryMs } });
+  #encodeError(id, { code, message, retryMs: retry_ms, data }) {
+    let text = JSON.stringify({ type: 'error', id, error: { code, message, retry_ms, data } });
+    for (let over; (over = Buffer.byteLength(text) - this.#frameLimit) > 0; data = undefined) {
+      // First the data goes, then what is too much of the message; a character takes 6 bytes at most.
+      if (data === undefined) message = message.slice(0, -Math.ceil(over / 6)).toWellFormed();
+      text = JSON.stringify({ type: 'error', id, error: { code, message, retry_ms } });
     }
     return text;
   }
@@ -133,7 +144,6 @@ export class Session {
   /** @param {Buffer} data @param {boolean} isBinary */
   #receive(data, isBinary) {
     if (this.#state === 'closed') return;
-    this.#heartbeat?.received();
     this.#inbox.push([data, isBinary]);
     this.#read();
   }
@@ -154,6 +164,7 @@ export class Session {
 
   /** The reading order, from step 2 on: `ws` has seen to the size and to UTF-8. @param {Buffer} data @param {boolean} isBinary */
   #examine(data, isBinary) {
+    this.#heartbeat?.received();
     if (isBinary) return this.close(1003);
     const frame = parse(data.toString());
     if (!frame) return this.close(4001);

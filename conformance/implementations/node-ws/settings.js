@@ -34,6 +34,7 @@ const TOKENS = new Map([
   ['tok-alice', { principal: 'alice' }],
   ['tok-alice-2', { principal: 'alice' }],
   ['tok-alice-narrow', { principal: 'alice', narrow: true }],
+  ['tok-alice-brief', { principal: 'alice', expiresInMs: 400 }],
   ['tok-bob', { principal: 'bob' }],
   ['tok-carol', { principal: 'carol' }],
   ['tok-brief', { principal: 'brief', expiresInMs: 400 }],

@@ -46,14 +46,19 @@ export class Heartbeat {
   #lastPing = -Infinity;
   /** @type {NodeJS.Timeout | undefined} */
   #timer;
+  /** @type {NodeJS.Immediate | undefined} */
+  #immediate;
 
   /**
    * @param {{interval_ms: number, timeout_ms: number}} settings
    * @param {{ping: () => void, dead: () => void}} actions
    */
   constructor({ interval_ms, timeout_ms }, { ping, dead }) {
-    const tick = () => {
-      if (now() >= this.#lastIn + interval_ms + timeout_ms) return dead();
+    const isDead = () => now() >= this.#lastIn + interval_ms + timeout_ms;
+    const tick = (hasRead = false) => {
+      // After a busy moment frames may wait in the kernel: read them first.
+      if (isDead() && !hasRead) return (this.#immediate = setImmediate(tick, true));
+      if (isDead()) return dead();
       const due = () => Math.max(Math.min(this.#lastIn, this.#lastOut), this.#lastPing) + interval_ms;
       if (now() >= due()) {
         this.#lastPing = now();
@@ -75,5 +80,6 @@ export class Heartbeat {
 
   stop() {
     clearTimeout(this.#timer);
+    clearImmediate(this.#immediate);
   }
 }
