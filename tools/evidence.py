@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tools import vectors
 from tools.problem import Problem, Project, rows, strings
 from tools.site_suite import checks_of, rules_of
+from tools.spec_index import ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ _TEXTS = (".py", ".md", ".js", ".toml")
 # The tests of the tools hold sample sentences with ids of their own.
 _SAMPLES = "tools/tests/"
 _SKIPPED = frozenset(("node_modules", "build", "dist", "site", "__pycache__", "spec"))
-# `Spec: [SUB-14], [DEL-03]` and the bare bracket in a comment or in prose.
+# The bracket in a comment or in prose, and every id behind `Spec:`.
 _CITED = re.compile(r"\[([A-Z]{3}-[0-9]{2,3})\]")
 _KEYWORDS = ("covers", "violates")
 
@@ -99,8 +100,10 @@ def cited(project: Project) -> Iterator[Citation]:
         if file.suffix not in _TEXTS or place.startswith(_SAMPLES):
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            for match in _CITED.finditer(line):
-                yield Citation(place, number, match[1])
+            named = {match[1] for match in _CITED.finditer(line)}
+            named.update(ID.findall(line.partition("Spec:")[2]))
+            for identity in sorted(named):
+                yield Citation(place, number, identity)
         if file.suffix == ".py":
             for call in _calls(file):
                 for keyword in _KEYWORDS:

@@ -105,7 +105,7 @@ class Renderer:
         ]
         parts += ["## Profiles", self._profiles()]
         for machine in rows(self._registry["machines"]):
-            parts += [f"## States: {machine['name']}", self._machine(str(machine["name"]))]
+            parts += [f"## States: {machine['name']}", self._machine(str(machine["name"])), _matrix(machine)]
         parts += ["## Error codes", self._error_codes(), "## Close codes", self._close_codes()]
         parts += ["## Limits", self._limits(), "## Timers", self._timers()]
         parts += ["## Constants", self._constants(), "## Values", self._enums()]
@@ -419,6 +419,23 @@ def _presence(row: Mapping[str, object]) -> str:
 
 def _quantity(value: object, unit: object) -> str:
     return "" if value is None else f"{value} {unit}"
+
+
+def _matrix(machine: Mapping[str, object]) -> str:
+    """Return the next state for each event in each state; an empty cell cannot occur or is a violation."""
+    states = [str(row["name"]) for row in rows(machine["states"]) if not row.get("final")]
+    following = {
+        (state, row["event"]): row["to"]
+        for row in rows(machine["transitions"])
+        for state in strings(row["from"])
+    }
+    return _table(
+        ("event", *states),
+        (
+            (row["name"], *(following.get((state, row["name"]), "") for state in states))
+            for row in rows(machine["events"])
+        ),
+    )
 
 
 def _diagram(machine: Mapping[str, object]) -> str:

@@ -53,6 +53,14 @@ def test_an_invalid_example_shows_its_frame_only(project: Project) -> None:
     assert "why" not in shown
 
 
+def test_the_appendix_shows_every_event_in_every_state(project: Project) -> None:
+    """An empty cell is a violation or cannot occur, so it has to be empty for a reason."""
+    lines = Renderer(project).tables_appendix().splitlines()
+    head = lines.index("| event | NEW | READY | DRAINING |")
+    assert "| hello | READY |  |  |" in lines[head:]
+    assert "| deadline |  |  | CLOSED |" in lines[head:]
+
+
 def test_every_frame_has_its_table_of_members(project: Project) -> None:
     """Bounds come from the schema, so nobody types them twice."""
     appendix = Renderer(project).tables_appendix()
