@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
+import referencing
 from holdfast_reference.client.core import TRANSITIONS, Arrived, ClientCore, Happening, Send, State
 from holdfast_reference.client.errors import BadServerFrame, RequestError
 from holdfast_reference.client.frames import Chunk, Event, Gap, Opened, Pong, Result, Welcome
 
+if TYPE_CHECKING:
+    from referencing.jsonschema import SchemaRegistry
+
+SCHEMAS = Path(__file__).parents[3] / "schemas" / "v1"
 ALL = ("rpc", "pubsub", "pattern", "fence")
 
 
@@ -31,7 +38,7 @@ def ready(profiles: tuple[str, ...] = ALL, max_frame: int = 4096) -> ClientCore:
 
 def test_the_exchange_table_is_the_one_of_the_registry() -> None:
     """Same states, same events, same transitions."""
-    registry = json.loads((Path(__file__).parents[3] / "schemas" / "v1" / "protocol.json").read_text())
+    registry = json.loads((SCHEMAS / "protocol.json").read_text())
     machine = next(machine for machine in registry["machines"] if machine["name"] == "exchange")
     assert {state["name"] for state in machine["states"]} == {state.name for state in State}
     assert {event["name"].upper() for event in machine["events"]} == {event.name for event in Happening}
@@ -193,3 +200,31 @@ def test_the_end_of_the_session_ends_what_is_unfinished() -> None:
     core.receive('{"type":"result","id":1}')
     assert core.end() == [2, 3]
     assert core.end() == []
+
+
+def test_every_frame_that_the_client_sends_is_valid_under_its_schema() -> None:
+    """[ENV-01]"""
+    schemas = [json.loads(file.read_text()) for file in SCHEMAS.rglob("*.schema.json")]
+    known = {schema["$id"]: schema for schema in schemas}
+    resources = [(name, referencing.Resource.from_contents(schema)) for name, schema in known.items()]
+    registry: SchemaRegistry = referencing.Registry().with_resources(resources)
+    core = ready()
+    subscription, subscribe = core.subscribe("c")
+    pong = core.receive('{"type":"ping","t":"x"}')
+    assert isinstance(pong, Send)
+    texts = [
+        ClientCore().hello(ALL, token="t", max_frame=4096),
+        core.request("m", b"bytes", timeout_ms=1, stream=True)[1],
+        core.request("m")[1],
+        subscribe,
+        core.subscribe(pattern="a/**")[1],
+        core.publish("c", None, echo=False)[1],
+        core.auth("t")[1],
+        core.cancel(subscription),
+        core.ping()[1],
+        pong.text,
+    ]
+    for text in texts:
+        frame = json.loads(text or "")
+        schema = known[f"https://holdfast.example/v1/messages/{frame['type']}.schema.json"]
+        jsonschema.Draft202012Validator(schema, registry=registry).validate(frame)

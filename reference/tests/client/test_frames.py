@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from holdfast_reference.client.errors import BadServerFrame, RequestError
@@ -20,6 +21,9 @@ from holdfast_reference.client.frames import (
     decode,
     encode,
 )
+
+EXAMPLES = Path(__file__).parents[3] / "schemas" / "v1" / "examples"
+SERVER_TYPES = ("chunk", "error", "event", "gap", "goaway", "open", "ping", "pong", "result", "welcome")
 
 
 def nested(levels: int) -> object:
@@ -131,3 +135,13 @@ def test_a_broken_frame_of_the_server_is_found(text: str) -> None:
     """Each of these is the server's fault, whatever it is about."""
     with pytest.raises(BadServerFrame):
         decode(text)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [file for type_ in SERVER_TYPES for file in sorted((EXAMPLES / type_ / "valid").glob("*.json"))],
+    ids=lambda file: f"{file.parts[-3]}-{file.stem}",
+)
+def test_every_valid_example_is_understood(example: Path) -> None:
+    """What the schemas allow to a server, the client takes."""
+    assert not isinstance(decode(example.read_text()), Unknown)
