@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NOT_AREAS = {"__init__", "__main__", "harness", "nulls", "variants"}
 BLAME = (Verdict.FAIL, Verdict.WARN)
+SHOWN = (*BLAME, Verdict.ERROR, Verdict.FLAKY)
 WIDTH = 400  # characters of a message that are shown
 
 
@@ -72,7 +73,9 @@ def try_mutant(name: str) -> Outcome:
         for r in report.checks
         if r.verdict in BLAME and r.requirement == mutant.violates and r.id in results
     )
-    story = tuple(f"{r.id}: {r.verdict} [{r.requirement}] {r.message}" for r in report.checks if r.message)
+    story = tuple(
+        f"{r.id}: {r.verdict} [{r.requirement}] {r.message}" for r in report.checks if r.verdict in SHOWN
+    )
     return Outcome(name, tuple(faults), killers, time.perf_counter() - began, story)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast_reference.protocol.connection import Connection
+
 from mutants.harness import Patch, mutant
 
 if TYPE_CHECKING:

@@ -1,0 +1,163 @@
+"""Mutants of spec/11-security.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from holdfast_reference.backends.tokens import TokenAuthenticator
+from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol.connection import Connection
+from holdfast_reference.server import handshake, serve
+from holdfast_reference.server.session import Session
+
+from mutants.harness import Patch, mutant
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from holdfast_reference.backends.base import Upgrade
+    from holdfast_reference.protocol.effects import Effects
+    from holdfast_reference.protocol.grants import Credentials, Grant
+    from holdfast_reference.protocol.messages import Payload
+    from holdfast_reference.server.handshake import Policy
+
+
+def _policy(patch: Patch, change: Callable[[Policy], Policy]) -> None:
+    patch.wrap(serve.Server, "_policy", lambda original, self, secure: change(original(self, secure)))
+
+
+@mutant("sec/any-origin", violates="SEC-01", killed_by="sec/foreign-origin", says="403")
+def _(patch: Patch) -> None:
+    """Cookies count, and any web page may use them."""
+    _policy(patch, lambda policy: replace(policy, origins=None))
+
+
+@mutant("sec/own-origin-refused", violates="SEC-02", killed_by="sec/own-origin", says="403")
+def _(patch: Patch) -> None:
+    """Without a list, not even the server's own pages are let in."""
+    _policy(patch, lambda policy: replace(policy, origins=frozenset({"https://nowhere.invalid"})))
+
+
+@mutant("sec/no-origin-refused", violates="SEC-03", killed_by="sec/no-origin", says="403")
+def _(patch: Patch) -> None:
+    """A program that is no browser, and so sends no Origin, is refused."""
+
+    def check(original: Callable[..., str], request: object, headers: dict[str, str], policy: Policy) -> str:
+        if "origin" not in headers:
+            raise handshake.Refusal(403, "no origin")
+        return original(request, headers, policy)
+
+    patch.wrap(handshake, "_check", check)
+
+
+def _authenticate(patch: Patch, around: Callable[..., Awaitable[Grant]]) -> None:
+    patch.wrap(TokenAuthenticator, "authenticate", around)
+
+
+@mutant(
+    "sec/cookie-beats-hello",
+    violates="SEC-04",
+    killed_by=["sec/hello-auth-counts-alone", "sec/bad-hello-auth-with-ambient-identity"],
+    says="expected",
+)
+def _(patch: Patch) -> None:
+    """A cookie wins over the credentials of hello."""
+
+    async def authenticate(
+        original: Callable[..., Awaitable[Grant]],
+        self: TokenAuthenticator,
+        credentials: Credentials | None,
+        upgrade: Upgrade | None,
+    ) -> Grant:
+        cookie = self._cookie_of(upgrade) if upgrade is not None else None
+        return await original(self, cookie or credentials, upgrade)
+
+    _authenticate(patch, authenticate)
+
+
+@mutant("sec/cookie-ignored", violates="SEC-05", killed_by="sec/ambient-identity-served", says="4101")
+def _(patch: Patch) -> None:
+    """The identity in a cookie is looked for, and then not used."""
+    patch.set(TokenAuthenticator, "_cookie_of", lambda self, upgrade: None)
+
+
+@mutant(
+    "sec/token-in-error",
+    violates="SEC-07",
+    killed_by=["sec/tokens-not-returned", "sec/no-token-leaks"],
+    says="token",
+)
+def _(patch: Patch) -> None:
+    """An error about credentials quotes them."""
+    seen: list[str] = []
+
+    async def authenticate(
+        original: Callable[..., Awaitable[Grant]],
+        self: TokenAuthenticator,
+        credentials: Credentials | None,
+        upgrade: Upgrade | None,
+    ) -> Grant:
+        if credentials is not None:
+            seen.append(credentials.token)
+        return await original(self, credentials, upgrade)
+
+    _authenticate(patch, authenticate)
+    original = core.encode_error
+    patch.set(
+        core,
+        "encode_error",
+        lambda id, error: original(id, core.ExchangeError(error.code, f"{error.message}: {seen[-1]}")),
+    )
+
+
+@mutant(
+    "sec/bad-frame-ends-all",
+    violates="SEC-09",
+    killed_by="sec/garbage-disturbs-nobody",
+    says="closed with 4300",
+)
+def _(patch: Patch) -> None:
+    """A frame that closes one connection closes every connection."""
+    everybody: set[Session] = set()
+
+    def init(original: Callable[..., None], self: Session, *args: object) -> None:
+        original(self, *args)
+        everybody.add(self)
+
+    def close(original: Callable[..., Effects], self: Connection, code: int, *args: object) -> Effects:
+        effects = original(self, code, *args)
+        if code == 4001:
+            for session in [s for s in everybody if s.core is not self]:
+                everybody.discard(session)
+                session.close(4300)
+        return effects
+
+    patch.wrap(Session, "__init__", init)
+    patch.wrap(Connection, "close", close)
+
+
+@mutant(
+    "sec/answer-to-the-wrong-session",
+    violates="SEC-10",
+    killed_by="sec/answers-stay-apart",
+    says="how many answers",
+)
+def _(patch: Patch) -> None:
+    """An answer goes to whoever connected last and has used that id too."""
+    ready: list[Connection] = []
+
+    def welcome(original: Callable[..., None], self: Connection, *args: object) -> None:
+        original(self, *args)
+        ready.append(self)
+
+    def succeed(
+        original: Callable[..., Effects], self: Connection, id: int, payload: Payload | None
+    ) -> Effects:
+        others = [c for c in ready if c is not self and c.phase is self.phase]
+        if others and payload is not None:
+            others[-1]._outgoing.urgent(core.encode_result(id, payload))
+        return original(self, id, payload)
+
+    patch.wrap(Connection, "_welcome", welcome)
+    patch.wrap(Connection, "succeed", succeed)
