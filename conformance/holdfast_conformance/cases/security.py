@@ -168,6 +168,7 @@ async def garbage_disturbs_nobody(t: Test) -> None:
     for what, raw in nonsense.items():
         for fresh in (True, False):
             peer: Peer = await (t.connect(name=what) if fresh else t.session("alice", name=what))
+            peer.answer_close = False
             await peer.send_raw_bytes(raw)
             await (peer.abort() if fresh else peer.half_close())
         hint = f"after {what} on another connection: catch faults where they are local"

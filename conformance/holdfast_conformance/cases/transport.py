@@ -59,20 +59,23 @@ async def known_subprotocol_among_others(t: Test) -> None:
 async def subprotocols_in_two_headers(t: Test) -> None:
     """Subprotocols offered in two header lines count like those in one."""
     endpoint = t.bench.endpoint
-    lines = [
-        f"GET {endpoint.path} HTTP/1.1",
-        f"Host: {endpoint.host}:{endpoint.port}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {base64.b64encode(t.random.randbytes(16)).decode()}",
-        f"Sec-WebSocket-Protocol: x{t.random.getrandbits(32):08x}",
-        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
-        *(f"{name}: {value}" for name, value in endpoint.headers),
-    ]
-    response, _ = await t.handshake(raw="".join(f"{line}\r\n" for line in (*lines, "")).encode())
-    t.equal(response.status, 101, "the HTTP status", hint="join header lines of one name before you look")
-    t.equal(response.header("sec-websocket-protocol"), SUBPROTOCOL, "the subprotocol named")
+    unknown = f"x{t.random.getrandbits(32):08x}"
+    for first, second in ((unknown, SUBPROTOCOL), (SUBPROTOCOL, unknown)):
+        lines = [
+            f"GET {endpoint.path} HTTP/1.1",
+            f"Host: {endpoint.host}:{endpoint.port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {base64.b64encode(t.random.randbytes(16)).decode()}",
+            f"Sec-WebSocket-Protocol: {first}",
+            f"Sec-WebSocket-Protocol: {second}",
+            *(f"{name}: {value}" for name, value in endpoint.headers),
+        ]
+        response, _ = await t.handshake(raw="".join(f"{line}\r\n" for line in (*lines, "")).encode())
+        hint = "join header lines of one name before you look"
+        t.equal(response.status, 101, f"the HTTP status for {first} and then {second}", hint=hint)
+        t.equal(response.header("sec-websocket-protocol"), SUBPROTOCOL, "the subprotocol named")
 
 
 @check("trn/unknown-extension-declined", covers="TRN-04")
@@ -335,6 +338,23 @@ async def many_messages_in_one_segment(t: Test) -> None:
         )
     await session.send_raw_bytes(together[cut:])
     await t.must(session.receives("pong", t=marks[-1]))
+
+
+@check("trn/one-message-for-each-frame", covers="TRN-06", needs=["rpc", "method:echo"])
+async def one_message_for_each_frame(t: Test) -> None:
+    """Answers that are ready at the same time, and large ones, come as one text message each."""
+    alice = await t.session("alice")
+    count = min(20, alice.limit("max_inflight"))
+    calls = [alice.frame("request", method=t.method("echo"), data=t.payload()) for _ in range(count)]
+    await alice.pipeline(*calls, *({"type": "ping", "t": f"mark {n}"} for n in range(5)))
+    for call in calls:
+        await t.must(
+            alice.exchange(call).result(data=call["data"]), hint="never join frames into one message"
+        )
+    for n in range(5):
+        await t.must(alice.receives("pong", t=f"mark {n}"))
+    large = "x" * (min(alice.limit("max_frame"), 1 << 20) - 200)
+    await t.must((await alice.start("request", method=t.method("echo"), data=large)).result(data=large))
 
 
 @check("trn/close-answered-before-hello", covers="TRN-15")
