@@ -190,10 +190,11 @@ def _read(root: _Table) -> Config:
     )
     server.end(["host", "port", "path", "origins", "max_connections", "profiles", "tls_cert", "tls_key"])
     auth = root.table("auth")
-    tokens = tuple(_token(table) for table in root.tables("token"))
+    limits = _limits(root.table("limits"), default.limits)
+    tokens = tuple(_token(table, limits) for table in root.tables("token"))
     config = replace(
         config,
-        limits=_limits(root.table("limits"), default.limits),
+        limits=limits,
         timers=_timers(root.table("timers"), default.timers),
         tokens=tokens,
         rules=tuple(_rule(table) for table in root.tables("rule")),
@@ -255,14 +256,15 @@ def _timers(table: _Table, default: Timers) -> Timers:
     return timers
 
 
-def _token(table: _Table) -> Token:
+def _token(table: _Table, limits: Limits) -> Token:
     token = Token(
         table.required("value"),
         table.required("principal"),
         frozenset(table.strings("roles") or ()),
         table.integer("expires_in_ms", 0, 0, MAX_INTEGER) if table.has("expires_in_ms") else None,
+        _limits(table.table("limits"), limits) if table.has("limits") else None,
     )
-    table.end(["value", "principal", "roles", "expires_in_ms"])
+    table.end(["value", "principal", "roles", "expires_in_ms", "limits"])
     return token
 
 

@@ -15,6 +15,7 @@ import trio
 from holdfast_reference.backends.tokens import Rule, Token
 from holdfast_reference.protocol.codec import encode_data
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
+from holdfast_reference.protocol.limits import Limits, Rate
 from holdfast_reference.protocol.names import fits
 
 if TYPE_CHECKING:
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "register"]
 
+_COOKIE: Final = "holdfast_token"  # holds a token, for tests of identities that a browser sends by itself
+#: Limits small enough to be reached by every one of them.
+_TIGHT: Final = Limits(
+    max_frame=16_384,
+    max_inflight=8,
+    max_subscriptions=8,
+    queue=32,
+    queue_bytes=65_536,
+    rate=Rate(count=20, per_ms=1000),
+)
 _TOKENS: Final = (
     Token("tok-alice", "alice"),
     Token("tok-alice-2", "alice"),
@@ -33,6 +44,8 @@ _TOKENS: Final = (
     Token("tok-bob", "bob"),
     Token("tok-carol", "carol"),
     Token("tok-brief", "brief", expires_in_ms=400),
+    Token("tok-alice-brief", "alice", expires_in_ms=400),
+    Token("tok-limited", "limited", limits=_TIGHT),
     Token("tok-expired", "alice", expires_in_ms=0),
 )
 _RULES: Final = (
@@ -51,6 +64,7 @@ def configure(config: Config) -> Config:
         tokens=(*config.tokens, *_TOKENS),
         rules=(*config.rules, *_RULES),
         anonymous=False,
+        cookie=_COOKIE,
         timers=timers,
     )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from holdfast_reference.backends.base import Upgrade
     from holdfast_reference.protocol.grants import Action
+    from holdfast_reference.protocol.limits import Limits
 
 __all__ = ["Rule", "RulePermissions", "Token", "TokenAuthenticator"]
 
@@ -30,12 +31,14 @@ class Token:
     """One secret and whom it stands for.
 
     `expires_in_ms` counts from the moment at which the token is presented; 0 is a token that has expired.
+    `limits` replaces the server's for sessions that begin with this token.
     """
 
     value: str
     principal: str
     roles: frozenset[str] = frozenset()
     expires_in_ms: int | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class TokenAuthenticator:
         token = self._tokens.get(_digest(credentials.token))
         if token is None or token.expires_in_ms == 0:
             raise ExchangeError(ErrorCode.UNAUTHENTICATED, "unknown or expired token")
-        return Grant(token.principal, self._permissions[token], token.expires_in_ms)
+        return Grant(token.principal, self._permissions[token], token.expires_in_ms, token.limits)
 
     def _cookie_of(self, upgrade: Upgrade) -> Credentials | None:
         if self._cookie is None or "cookie" not in upgrade.headers:

@@ -79,6 +79,7 @@ class Connection:
         "_clock",
         "_exchanges",
         "_greeting",
+        "_limits",
         "_max_out",
         "_outgoing",
         "_settings",
@@ -94,6 +95,7 @@ class Connection:
         self.phase = Phase.NEW
         self.profiles: frozenset[str] = frozenset()
         self.grant: Grant | None = None
+        self._limits = settings.limits
         self._exchanges = Exchanges(settings.limits)
         self._outgoing = Outgoing(settings.limits)
         self._greeting = False  # hello was read, welcome is not queued yet
@@ -111,7 +113,7 @@ class Connection:
     @property
     def max_message(self) -> int:
         """Bytes of the largest message that may arrive now. Spec: [TRN-07] [TRN-09]."""
-        return FIRST_FRAME if self.phase is Phase.NEW else self._settings.limits.max_frame
+        return FIRST_FRAME if self.phase is Phase.NEW else self._limits.max_frame
 
     @property
     def pending(self) -> bool:
@@ -219,7 +221,7 @@ class Connection:
         self._admit(Pool.CALLS, wait_ms)
         self._authorize("publish", message.channel)
         event = Event(message.channel, payload, self.conn if message.echo is False else "")
-        if event.largest > self._settings.limits.max_frame:
+        if event.largest > self._limits.max_frame:
             raise ExchangeError(ErrorCode.TOO_LARGE, "the event would not fit into max_frame")
         self._exchanges.start(id, Exchange(Pool.CALLS, message.channel))
         return [Publish(id, event)]
@@ -326,14 +328,19 @@ class Connection:
         return self._reauthorize(grant)
 
     def _welcome(self, grant: Grant, now: float) -> None:
-        settings = self._settings
+        limits = grant.limits or self._limits
+        if limits != self._limits:
+            self._limits = limits
+            self._exchanges = Exchanges(limits)
+            self._outgoing = Outgoing(limits)
+            self._max_out = min(self._max_out, limits.max_frame)
         self._greeting = False
         self.phase = CONNECTION[self.phase][Input.HELLO]
         self._adopt(grant, now)
         self._clock.received = self._clock.pinged = now
-        if settings.limits.rate is not None:
-            self._bucket = Bucket(settings.limits.rate, settings.limits.rate.count, now)
-        self._outgoing.urgent(welcome(settings, self.conn, self.profiles, grant))
+        if limits.rate is not None:
+            self._bucket = Bucket(limits.rate, limits.rate.count, now)
+        self._outgoing.urgent(welcome(self._settings, self.conn, self.profiles, grant, limits))
         if self._clock.drained_at != NEVER:
             self._go_away(now)
 

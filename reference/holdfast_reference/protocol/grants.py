@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from holdfast_reference.protocol.limits import Limits
 
 __all__ = ["Action", "Credentials", "Grant", "Permissions"]
 
@@ -34,8 +37,10 @@ class Grant:
         principal: issuer and subject, as one string; two grants speak of the same person if these are equal.
         permissions: what it may do.
         expires_in_ms: how long from now it lasts; None for ever.
+        limits: those of the session that begins with it; None for the server's.
     """
 
     principal: str
     permissions: Permissions
     expires_in_ms: int | None = None
+    limits: Limits | None = None

@@ -48,9 +48,9 @@ def negotiate(wanted: Iterable[str], offered: frozenset[str]) -> frozenset[str]:
     return agreed
 
 
-def welcome(settings: Settings, conn: str, profiles: frozenset[str], grant: Grant) -> bytes:
+def welcome(settings: Settings, conn: str, profiles: frozenset[str], grant: Grant, limits: Limits) -> bytes:
     """The frame that opens a session."""
-    limits, timers = settings.limits, settings.timers
+    timers = settings.timers
     shown: dict[str, object] = {
         "max_frame": limits.max_frame,
         "max_inflight": limits.max_inflight,

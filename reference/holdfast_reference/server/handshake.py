@@ -69,7 +69,7 @@ async def upgrade(transport: Transport, policy: Policy) -> tuple[Upgrade, bytes]
         request = await _read_head(transport, parser)
         if request is None:
             return None
-        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        headers = _joined(request)
         key = _check(request, headers, policy)
     except h11.RemoteProtocolError as error:
         await _refuse(transport, parser, Refusal(error.error_status_hint, "malformed request"))
@@ -143,6 +143,15 @@ def _check(request: h11.Request, headers: Mapping[str, str], policy: Policy) -> 
         if origin.lower() not in {known.lower() for known in allowed}:
             raise Refusal(403, "this origin is not on the list")
     return key
+
+
+def _joined(request: h11.Request) -> Mapping[str, str]:
+    """Headers by name; those of one name count as one list (RFC 9110, section 5.3)."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.headers:
+        name, value = raw_name.decode(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _tokens(value: str) -> list[str]:

@@ -209,8 +209,8 @@ class Session:
         if isinstance(message, Pinged):
             self._controls.append(pong_frame(message.payload))
         elif isinstance(message, Fault):
-            # Where the next frame begins is unknown now. What still comes is read away, for to close on unread
-            # bytes would be a reset, and a reset would take our close frame with it.
+            # Where the next frame begins is unknown now. What still comes is read away: to close on unread bytes
+            # would be a reset, and a reset would take our close frame with it.
             self._deaf = True
             self._do(self.core.close(message.code, message.detail))
         elif isinstance(message, Closed):
