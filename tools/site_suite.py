@@ -60,7 +60,7 @@ def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, st
 
 def checks_of(file: Path) -> Iterator[Check]:
     """Yield the checks of one case module in the order of its text."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in ast.parse(file.read_text(encoding="utf-8"), file.name).body:
         if not isinstance(node, ast.AsyncFunctionDef):
             continue
         for decorator in node.decorator_list:
@@ -78,7 +78,7 @@ def checks_of(file: Path) -> Iterator[Check]:
 
 def rules_of(file: Path) -> Iterator[Check]:
     """Yield the rules that hold for every frame of every check, `Rule(id, requirement, title)`."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), file.name)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "Rule":
             slug, requirement, title = (ast.literal_eval(argument) for argument in node.args)
             yield Check(slug, (requirement,), (), title)
