@@ -39,12 +39,12 @@ def _(patch: Patch) -> None:
     _policy(patch, lambda policy: replace(policy, origins=frozenset({"https://nowhere.invalid"})))
 
 
-@mutant("sec/no-origin-refused", violates="SEC-03", killed_by="sec/no-origin", says="403")
+@mutant("sec/no-origin-refused", violates="SEC-03", killed_by="sec/foreign-origin", says="without Origin")
 def _(patch: Patch) -> None:
     """A program that is no browser, and so sends no Origin, is refused."""
 
     def check(original: Callable[..., str], request: object, headers: dict[str, str], policy: Policy) -> str:
-        if "origin" not in headers:
+        if "origin" not in headers and "cookie" in headers:
             raise handshake.Refusal(403, "no origin")
         return original(request, headers, policy)
 
@@ -141,7 +141,7 @@ def _(patch: Patch) -> None:
     "sec/answer-to-the-wrong-session",
     violates="SEC-10",
     killed_by="sec/answers-stay-apart",
-    says="how many answers",
+    says='expected "result"',
 )
 def _(patch: Patch) -> None:
     """An answer goes to whoever connected last and has used that id too."""
