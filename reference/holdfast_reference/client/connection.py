@@ -7,6 +7,7 @@ callers put frames into the outbox, and so can a caller that is being cancelled.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -121,7 +122,8 @@ class Session:
         self._core = ClientCore()
         self._inboxes: dict[int, Inbox] = {}
         self._pings: dict[str, trio.Event] = {}
-        self._outbox: deque[tuple[str, bool]] = deque()
+        self._outbox: deque[str] = deque()
+        self._pongs: deque[str] = deque()
         self._sending = False
         self._outbox_changed = trio.lowlevel.ParkingLot()
         self._ended: tuple[int | None, str] | None = None
@@ -240,26 +242,32 @@ class Session:
         if self._ended is not None:
             raise ConnectionClosed(*self._ended)
 
-    def _post(self, text: str, *, free: bool = False) -> None:
-        """Have the writer send a frame. Cancels and pongs do not wait for room: there are few of them."""
-        self._outbox.append((text, free))
+    def _post(self, text: str) -> None:
+        """Have the writer send a frame. Cancels do not wait for room: an exchange has one at most."""
+        self._outbox.append(text)
         self._outbox_changed.unpark_all()
 
     async def _flush(self) -> None:
         """Wait until the writer has sent everything."""
-        while self._ended is None and (self._outbox or self._sending):
+        while self._ended is None and (self._outbox or self._pongs or self._sending):
             await self._outbox_changed.park()
 
     async def _write(self) -> None:
-        """Send the frames of the outbox, as fast as the server allows. Spec: 09-limits-timers [LIM-15]."""
+        """Send what is posted, as fast as the server allows. Spec: 09-limits-timers [LIM-15]."""
         while self._ended is None:
-            if not self._outbox:
-                await self._outbox_changed.park()
+            now = trio.current_time()
+            due = now if self._pace is None else self._pace.due(now)
+            if self._pongs:
+                text = self._pongs.popleft()  # they are free, and a late one could cost the connection
+            elif self._outbox and due <= now:
+                text = self._outbox.popleft()
+                if self._pace is not None:
+                    self._pace.take(now)
+            else:
+                with trio.move_on_at(due if self._outbox else math.inf):
+                    await self._outbox_changed.park()
                 continue
             self._sending = True
-            text, free = self._outbox.popleft()
-            if self._pace is not None and not free:
-                await trio.sleep_until(self._pace.take(trio.current_time()))
             try:
                 await self._websocket.send_message(text)
             except trio_websocket.ConnectionClosed:
@@ -327,7 +335,8 @@ class Session:
                             inbox.end(Lagged("the chunks of a stream were taken too slowly"))
                             self._abandon(number)
             case Send(text):
-                self._post(text, free=True)
+                self._pongs.append(text)
+                self._outbox_changed.unpark_all()
             case Pong(t):
                 # [SES-36]: a pong that nobody waits for is ignored.
                 if t is not None and t in self._pings:

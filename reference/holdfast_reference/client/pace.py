@@ -26,7 +26,10 @@ class Pace:
             case _:
                 return None
 
-    def take(self, now: float) -> float:
-        """Take one token; return the moment at which the frame may go, on the clock of `now`."""
+    def due(self, now: float) -> float:
+        """When the next frame may go; `now` at the earliest."""
+        return max(now, self._paid_until + self.each - self.full)
+
+    def take(self, now: float) -> None:
+        """A frame goes now."""
         self._paid_until = max(self._paid_until, now) + self.each
-        return max(now, self._paid_until - self.full)

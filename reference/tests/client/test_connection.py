@@ -36,10 +36,11 @@ INTERVAL_S, TIMEOUT_S = 25, 10
 
 
 class Server:
-    """The other end, which says what a test tells it to."""
+    """The other end, which says what a test tells it to; `freeze.cancel()` stops it reading for good."""
 
-    def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
+    def __init__(self, websocket: trio_websocket.WebSocketConnection, freeze: trio.CancelScope) -> None:
         self.websocket = websocket
+        self.freeze = freeze
 
     async def receive(self) -> dict[str, object]:
         """The next frame of the client."""
@@ -82,7 +83,8 @@ def dial(monkeypatch: pytest.MonkeyPatch) -> Iterator[trio.MemoryReceiveChannel[
     async def answer(stream: trio.abc.Stream) -> None:
         async with trio.open_nursery() as nursery:
             request = await trio_websocket.wrap_server_stream(nursery, stream)
-            arriving.send_nowait(Server(await request.accept(subprotocol=request.proposed_subprotocols[0])))
+            websocket = await request.accept(subprotocol=request.proposed_subprotocols[0])
+            arriving.send_nowait(Server(websocket, nursery.cancel_scope))
 
     monkeypatch.setattr(connection, "_reach", reach)
     with arriving, arrived:
@@ -415,6 +417,28 @@ async def test_who_still_waits_when_the_block_ends_is_told(opened: Opened) -> No
     assert lost == [1000]
 
 
+async def test_a_frozen_server_does_not_keep_anybody_waiting(
+    opened: Opened, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It never answers our close frame: who waits is told at once, and the block ends soon. [SES-46]"""
+    told: list[float] = []
+
+    async with trio.open_nursery() as nursery:
+        async with opened() as (session, server):
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(SessionLost):
+                    await session.request("m")
+                told.append(trio.current_time())
+
+            await server.receive()
+            server.freeze.cancel()
+            start = trio.current_time()
+        assert trio.current_time() - start == pytest.approx(connection.CLOSE_SECONDS)
+    assert told == [start]
+
+
 async def test_a_cancelled_block_says_goodbye_and_does_not_linger(
     dial: trio.MemoryReceiveChannel[Server], autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -462,8 +486,11 @@ async def test_a_silent_server_is_given_up(opened: Opened, autojump_clock: trio.
 
 
 @pytest.mark.parametrize("bad", ['{"type":"result","id":9}', "{", b"\x00"])
-async def test_a_bad_frame_of_the_server_closes_4501(opened: Opened, bad: str | bytes) -> None:
-    """The application learns why."""
+async def test_a_bad_frame_of_the_server_closes_4501(
+    opened: Opened, autojump_clock: trio.testing.MockClock, bad: str | bytes
+) -> None:
+    """The application learns why, and no time is lost over the goodbye."""
+    start = trio.current_time()
     async with opened() as (session, server):
         async with trio.open_nursery() as nursery:
             codes: list[int] = []
@@ -478,6 +505,7 @@ async def test_a_bad_frame_of_the_server_closes_4501(opened: Opened, bad: str | 
                 await session.request("m")
         assert (caught.value.code, codes) == (4501, [4501])
         assert caught.value.reaction is Reaction.RECONNECT_BACKOFF_FRESH
+    assert trio.current_time() == start
 
 
 async def test_the_exception_of_the_block_comes_out_as_it_is(opened: Opened) -> None:
@@ -497,20 +525,40 @@ async def test_the_exception_of_the_block_comes_out_as_it_is(opened: Opened) -> 
 async def test_frames_go_out_at_the_pace_of_the_rate(
     opened: Opened, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Two at once, then one each half second; pongs are free. [LIM-15]"""
+    """Two at once, then one each half second; a pong overtakes them. [LIM-15]"""
     async with opened(rate={"count": 2, "per_ms": 1000}) as (session, server):
         start = trio.current_time()
         arrived: list[float] = []
         async with trio.open_nursery() as nursery:
             for _ in range(4):
                 nursery.start_soon(session.request, "m")
-            await server.send("ping")
-            while len(arrived) < 4:
+            for _ in range(3):
                 frame = await server.receive()
-                if frame["type"] == "request":
-                    arrived.append(trio.current_time() - start)
-                    await server.send("result", id=frame["id"])
-        assert arrived == pytest.approx([0, 0, 0.5, 1])
+                arrived.append(trio.current_time() - start)
+                await server.send("result", id=frame["id"])
+            await server.send("ping")
+            for type_ in ("pong", "request"):
+                frame = await server.receive()
+                assert frame["type"] == type_
+                arrived.append(trio.current_time() - start)
+            await server.send("result", id=frame["id"])
+        assert arrived == pytest.approx([0, 0, 0.5, 0.5, 1])
+
+
+async def test_no_more_than_an_outbox_full_waits_to_be_sent(
+    opened: Opened, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Callers wait for room; those that are cancelled while they do have used up nothing."""
+    async with opened(rate={"count": 1, "per_ms": 100}) as (session, server):
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(session.request, "m")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        sent = 0
+        while (await server.receive())["type"] == "request":
+            sent += 1
+        assert sent == connection.OUTBOX_FRAMES + 1  # one went out at once
 
 
 async def test_a_server_that_closes_instead_of_welcome_is_told_by_its_code(
@@ -564,6 +612,21 @@ async def test_a_refused_upgrade_tells_its_status() -> None:
                     pytest.fail("no session")
             nursery.cancel_scope.cancel()
     assert caught.value.status == 503
+
+
+async def test_a_server_without_our_subprotocol_is_none_of_ours() -> None:
+    """Whatever else it speaks. [TRN-01]"""
+
+    async def accept(request: trio_websocket.WebSocketRequest) -> None:
+        await (await request.accept()).aclose()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(trio_websocket.serve_websocket, accept, "127.0.0.1", 0, None)
+            with pytest.raises(ConnectionFailed, match="speak"):
+                async with connect(f"ws://127.0.0.1:{server.port}/"):
+                    pytest.fail("no session")
+            nursery.cancel_scope.cancel()
 
 
 async def test_nobody_there_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
