@@ -541,24 +541,3 @@ async def ping_overtakes_without_fence(t: Test) -> None:
         frame=pong,
         hint="frames without `id` go past the queue; only profile fence makes a pong wait",
     )
-
-
-@check("del/canary", covers=["SEC-09", "SUB-09"], needs=["pubsub"])
-async def canary(t: Test) -> None:
-    """Sessions that end in every bad way take no subscription and no event of others with them."""
-    alice = await t.session(name="alice")
-    channel = t.channel()
-    sub = await alice.subscribe(channel)
-    await t.control(sub.gets(await t.emit(channel)))
-    for n in range(3):
-        other = await t.session(name=f"guest{n}")
-        await other.subscribe(channel)
-        if n == 0:
-            await other.abort()
-        elif n == 1:
-            await other.send_text("not a frame")
-        else:
-            await other.close()
-        await t.must(
-            sub.gets(await t.emit(channel)), hint="a subscriber that has gone must not stop the fan-out"
-        )

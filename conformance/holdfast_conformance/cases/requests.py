@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from holdfast_conformance.case import Emitted, Exchange, Frame, Session, Test, check
+from holdfast_conformance.case import Emitted, Exchange, Frame, Test, check
 from holdfast_conformance.expect import same_json
 from holdfast_conformance.traffic import number, overfill, pour, script, script_frame, small_session
 
@@ -425,20 +425,3 @@ async def stream_needs_consent(t: Test) -> None:
     chunks = [frame for frame in call.frames if frame.type == "chunk"]
     t.that(not chunks, "a chunk came without `stream:true`", requirement="RPC-20")
     await t.alive(alice)
-
-
-@check("rpc/cross-talk", covers="SEC-10", needs=["rpc", "pubsub", "method:echo"])
-async def cross_talk(t: Test) -> None:
-    """Sessions that use the same ids at the same time get their own answers; a bystander hears nothing."""
-    talkers: list[Session] = [await t.session(name=f"talker{n}") for n in range(3)]
-    canary = await t.session(name="canary")
-    quiet_place = t.channel()
-    await canary.subscribe(quiet_place)
-    await t.control(canary.gets(await t.emit(quiet_place)))
-    for _ in range(10):
-        said = [t.payload() for _ in talkers]
-        pairs = list(zip(talkers, said, strict=True))
-        calls = [await talker.start("request", method=t.method("echo"), data=data) for talker, data in pairs]
-        for call, data in zip(calls, said, strict=True):
-            await t.must(call.result(data=data), hint="an answer goes to the session that asked")
-    await t.must_not(canary.receives_any(), hint="an answer goes to the session that asked")
