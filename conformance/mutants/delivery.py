@@ -1,0 +1,1 @@
+"""Mutants of spec/06-delivery.md."""

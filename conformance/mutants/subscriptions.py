@@ -1,0 +1,1 @@
+"""Mutants of spec/05-subscriptions.md."""
