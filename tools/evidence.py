@@ -172,7 +172,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _calls(file: Path) -> Iterator[ast.Call]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), file.name)):
         if isinstance(node, ast.Call):
             yield node
 
