@@ -97,12 +97,12 @@ async def websocket_pings_are_no_life(t: Test) -> None:
     await falls_silent(t, session, 0)
 
 
-@check("ses/every-frame-is-life", covers="SES-33", needs=["session"], slow=True)
+@check("ses/every-frame-is-life", covers=["SES-33", "SES-32"], needs=["session"], slow=True)
 async def every_frame_is_life(t: Test) -> None:
     """Frames of every kind, also ignored and refused ones, keep a client that answers no ping."""
     unknown = f"x{t.random.getrandbits(32):x}.nothing"
     sessions: dict[str, Session] = {}
-    for kind in ("pong", "unknown", "ack", "cancel", "refused", "ping"):
+    for kind in ("pong", "unknown", "ack", "cancel", "refused", "ping", "nothing"):
         sessions[kind] = await t.session(profiles=(), name=f"sends {kind}")
         sessions[kind].answer_heartbeats = False
     interval, timeout = heartbeat(t, sessions["pong"], 2)
@@ -116,6 +116,7 @@ async def every_frame_is_life(t: Test) -> None:
         await sessions["cancel"].send({"type": "cancel", "of": hole})
         await sessions["refused"].start(unknown)
         await sessions["ping"].send({"type": "ping"})
+    await falls_silent(t, sessions.pop("nothing"), 0)
     for session in sessions.values():
         await t.alive(session, hint="note the time of every message that you read, before you look into it")
 
@@ -152,4 +153,4 @@ def heartbeat(t: Test, session: Session, factor: float) -> tuple[float, float]:
 async def falls_silent(t: Test, session: Session, silence: float) -> None:
     """Assert that a session which sends nothing is closed with 4304 after `silence` more seconds."""
     hint = "only frames that arrive prove life, not what you write and not WebSocket control frames"
-    await t.closes(session, 4304, within=silence, hint=hint)
+    await t.closes(session, 4304, within=silence, hint=hint, requirement="SES-32")

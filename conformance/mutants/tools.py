@@ -1,0 +1,89 @@
+"""Tools for mutants: change what the server reads, how it closes, or what it writes, frame by frame.
+
+They hold on to what every frame passes: `Connection.receive` and `close`, and the ways into `Outgoing`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from holdfast_reference.protocol.codec import encode_error
+from holdfast_reference.protocol.connection import Connection
+from holdfast_reference.protocol.effects import NOTHING
+from holdfast_reference.protocol.errors import ExchangeError
+from holdfast_reference.protocol.outgoing import REFUSAL, Outgoing
+from holdfast_reference.protocol.states import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast_reference.protocol.effects import Effects
+
+    from mutants.harness import Patch
+
+    Row = dict[str, object]
+    Read = Callable[[Row], Effects]
+
+__all__ = ["NOTHING", "answer", "on_close", "on_frame", "on_text", "on_write"]
+
+
+def on_text(patch: Patch, react: Callable[[Connection, bytes, Callable[[bytes], Effects]], Effects]) -> None:
+    """Let `react(core, text, read)` stand between the server and each message; `read` is what it would do."""
+
+    def receive(original: Callable[..., Effects], self: Connection, text: bytes, now: float) -> Effects:
+        return react(self, text, lambda other: original(self, other, now))
+
+    patch.wrap(Connection, "receive", receive)
+
+
+def on_frame(patch: Patch, react: Callable[[Connection, Row, Read], Effects | None]) -> None:
+    """Like `on_text` for each message that is an object; `react` returns None where the server is right."""
+
+    def look(core: Connection, text: bytes, read: Callable[[bytes], Effects]) -> Effects:
+        try:
+            frame = json.loads(text)
+        except (ValueError, RecursionError):
+            return read(text)
+        if not isinstance(frame, dict):
+            return read(text)
+        reaction = react(core, frame, lambda other: read(json.dumps(other).encode()))
+        return read(text) if reaction is None else reaction
+
+    on_text(patch, look)
+
+
+def on_write(patch: Patch, change: Callable[[Row], Row | None]) -> None:
+    """Let `change(frame)` replace each frame when it is queued; None leaves it as it is."""
+
+    def queue(original: Callable[..., None], *args: object) -> None:
+        *rest, text = args
+        changed = change(cast("Row", json.loads(cast("bytes", text))))
+        original(*rest, text if changed is None else json.dumps(changed).encode())
+
+    for name in ("urgent", "push", "event"):
+        patch.wrap(Outgoing, name, queue)
+
+
+def on_close(patch: Patch, change: Callable[[Connection, int], int | None]) -> None:
+    """Let `change(core, code)` choose the code of each close; None keeps the connection open."""
+
+    def close(
+        original: Callable[..., Effects],
+        self: Connection,
+        code: int,
+        detail: str = "",
+        input: Input = Input.CLOSE,
+    ) -> Effects:
+        chosen = change(self, int(code))
+        return NOTHING if chosen is None else original(self, chosen, detail, input)
+
+    patch.wrap(Connection, "close", close)
+
+
+def answer(core: Connection, frame: Row, code: str) -> Effects:
+    """Refuse a frame with an error on its `id`, whether that is fresh or not."""
+    id = cast("int", frame["id"])
+    core._exchanges.last_id = max(core._exchanges.last_id, id)
+    core._outgoing.push(REFUSAL, id, encode_error(id, ExchangeError(code, "")))
+    return NOTHING
