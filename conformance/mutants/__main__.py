@@ -54,6 +54,7 @@ def try_mutant(name: str) -> Outcome:
     wanted = {check.id: check for check in covering(mutant.violates)}
     known = {check.id: check for check in collect.everything()}
     wanted |= {id: known[id] for id in mutant.killed_by if id in known}
+    wanted |= {id: known[id] for pattern in mutant.during for id in known if fnmatchcase(id, pattern)}
     with world(mutant.apply) as (here, target):
         report = judge(list(wanted.values()), here.open, target)
     results = {result.id: result for result in report.checks}

@@ -94,6 +94,7 @@ class Mutant:
         violates: the requirement.
         killed_by: ids of checks, each of which must fail, cite the requirement and say `says`.
         says: a part of their message.
+        during: patterns of checks to run besides, so that an ambient rule has something to watch.
         apply: makes the change.
     """
 
@@ -101,6 +102,7 @@ class Mutant:
     violates: str
     killed_by: tuple[str, ...]
     says: str
+    during: tuple[str, ...]
     title: str
     apply: Callable[[Patch], None]
 
@@ -110,7 +112,7 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    name: str, *, violates: str, killed_by: str | Sequence[str], says: str
+    name: str, *, violates: str, killed_by: str | Sequence[str], says: str, during: Sequence[str] = ()
 ) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Define a mutant; the docstring says what the server does wrong.
 
@@ -123,7 +125,7 @@ def mutant(
         if name in MUTANTS or not title or not says:
             raise ValueError(f"mutant {name!r}: the name is taken, or it lacks a docstring or says=")
         checks = (killed_by,) if isinstance(killed_by, str) else tuple(killed_by)
-        MUTANTS[name] = Mutant(name, violates, checks, says, title, apply)
+        MUTANTS[name] = Mutant(name, violates, checks, says, tuple(during), title, apply)
         return apply
 
     return define
