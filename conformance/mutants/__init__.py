@@ -23,6 +23,7 @@ To add a mutant, write in the file of its area, with a docstring that says what 
     def _(patch: Patch) -> None: ...
 
 `says` is a part of the failure message of the check. `killed_by` may be a list: then each of them must kill
-it. It may also be an ambient rule; then `during` names checks that give it something to watch. A patch holds for the life of one server and is undone by the harness, so patch classes, modules and
-tables at will; `patch.config` and `patch.target` change the server's configuration and the target file.
+it. It may also be an ambient rule; then `during` names checks that give it something to watch. A patch holds
+for the life of one server and is undone by the harness, so patch classes, modules and tables at will;
+`patch.config` and `patch.target` change the server's configuration and the target file.
 """

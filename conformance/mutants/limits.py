@@ -38,7 +38,7 @@ def _welcome(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
     violates="LIM-01",
     killed_by="lim/limits-present",
     says="queue_bytes",
-    during=["sub/each-event-once"],
+    during=["sub/each-*"],
 )
 def _(patch: Patch) -> None:
     """Welcome keeps quiet about `queue_bytes`."""
@@ -113,7 +113,7 @@ def _(patch: Patch) -> None:
     violates="LIM-04",
     killed_by="lim/max-frame-floor",
     says="max_frame",
-    during=["sub/each-event-once"],
+    during=["sub/each-*"],
 )
 def _(patch: Patch) -> None:
     """Welcome advertises frames of 2048 bytes."""

@@ -257,14 +257,14 @@ def is_limited(call: Exchange) -> bool:
     return isinstance(error, dict) and error.get("code") == "rate_limited"
 
 
-async def use_up(t: Test, session: Session, count: int) -> None:
+async def use_up(t: Test, session: Session, count: int, requirement: str = "LIM-13") -> None:
     """Send as many pings as the bucket holds tokens and wait for the last pong."""
     await session.pipeline(*({"type": "ping", "t": f"token-{n}"} for n in range(count)))
     await t.until(
         session,
         lambda: any(frame.get("t") == f"token-{count - 1}" for frame in session.find("pong")),
         f"{count} pongs",
-        requirement="LIM-13",
+        requirement=requirement,
         hint="the bucket is full when `welcome` is sent",
     )
 
@@ -343,7 +343,7 @@ async def rate_spares_signs_of_life(t: Test) -> None:
     alice, count, _ = await rated_session(t)
     free: list[Mapping[str, object]] = [{"type": "pong"}, {"type": "ack", "seq": 1}] * (2 * count)
     await alice.pipeline(*free, malformed=True)
-    await use_up(t, alice, count)
+    await use_up(t, alice, count, requirement="LIM-12")
     await alice.pipeline(*free, malformed=True)
     call = await alice.start("publish", channel=t.channel(), data=1)
     await t.must(call.terminal(), hint="do not charge what keeps the connection alive")
