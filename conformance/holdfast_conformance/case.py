@@ -314,7 +314,9 @@ class Test:
             by: the session that publishes; default: a session of its own, by the route of the target file.
             fields: further members of the publish, such as `echo=False`.
         """
-        event = Emitted(channel, self.payload() if data is None else data, trio.current_time())
+        event = Emitted(
+            channel, self.payload() if data is None else data, trio.current_time(), len(self.journal)
+        )
         route = "publish" if by is not None else self.bench.target.events[0]
         kind, _, name = route.partition(":")
         if kind == "cmd":
@@ -324,7 +326,7 @@ class Test:
             if self._emitter is None:
                 self._emitter = await self.session(name="emitter")
             by = self._emitter
-        event.at = trio.current_time()
+        event.at, event.entry = trio.current_time(), len(self.journal)
         if kind == "method":
             await by.request(name, data={"channel": channel, "data": event.data})
         else:

@@ -99,11 +99,16 @@ class Frame:
 
 @dataclass(eq=False, slots=True)
 class Emitted:
-    """An event that the check caused: where, with which payload, when, and which peers have seen it."""
+    """An event that the check caused: where, with which payload, when, and which peers have seen it.
+
+    `entry` is the length of the journal at that time: on a clock that stands still `at` alone cannot tell what
+    came before it.
+    """
 
     channel: str
     data: object
     at: float
+    entry: int = 0
     seen_by: set[str] = field(default_factory=set)
 
 
@@ -180,9 +185,9 @@ class Expectation:
     def unwanted(self) -> Frame | None:
         """Return a frame that must not have come, if one did."""
         resembles = self.resembles or self.match
-        since = self.emitted.at if self.emitted is not None else 0.0
+        since, first = (self.emitted.at, self.emitted.entry) if self.emitted is not None else (0.0, 0)
         for frame in self.peer.frames:
-            if not frame.taken and frame.at >= since and resembles(frame):
+            if not frame.taken and frame.at >= since and frame.entry >= first and resembles(frame):
                 return frame
         return None
 

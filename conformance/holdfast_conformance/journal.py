@@ -28,6 +28,9 @@ class Journal:
         self.began = trio.current_time()
         self._entries: list[tuple[float, str, str, str | bytes]] = []
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def add(self, who: str, way: str, what: str | bytes) -> int:
         """Append one entry and return its index, which identifies it when lines are rendered."""
         self._entries.append((trio.current_time(), who, way, what))
