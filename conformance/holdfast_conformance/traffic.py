@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -34,8 +35,8 @@ __all__ = [
     "unrated",
 ]
 
-KERNEL = 12 << 20
-"""Bytes that are surely more than the kernels take for a client with a small buffer that does not read."""
+REMOTE_BUFFERS = 16 << 20
+"""Bytes that are surely more than the network takes for a client far away that does not read."""
 
 LARGEST_LOAD = 48 << 20
 """Bytes beyond which a check is not worth its time; such a target needs an identity with small limits."""
@@ -111,6 +112,7 @@ async def pour(
     size: int = 0,
     first: int = 0,
     stalled: Session | None = None,
+    at_once: int = 0,
 ) -> None:
     """Publish numbered events from `first` on, each accepted, with half the slots in flight at most.
 
@@ -118,10 +120,16 @@ async def pour(
 
     Args:
         size: characters of `pad`.
-        stalled: a session that does not read; it sends signs of life meanwhile.
+        stalled: a session that does not read. It sends signs of life meanwhile, and the events come in
+            portions for which its queue has room, so that none is lost before its socket is full.
+        at_once: publishes in flight; 0 chooses as said above.
     """
     unrated(t, publisher, count)
-    at_once = max(1, min(AT_ONCE, publisher.limit("max_inflight") // 2, publisher.limit("queue") // 2))
+    if not at_once:
+        at_once = max(1, min(AT_ONCE, publisher.limit("max_inflight") // 2, publisher.limit("queue") // 2))
+        if stalled is not None:
+            room = min(stalled.limit("queue") // 2, stalled.limit("queue_bytes") // (2 * (size + 256)))
+            at_once = max(1, min(at_once, room))
     pad = "x" * size
     for start in range(first, first + count, at_once):
         numbers = range(start, min(start + at_once, first + count))
@@ -140,8 +148,8 @@ def overfill(t: Test, slow: Session) -> tuple[int, int]:
         Unverified: its limits are too large for that.
     """
     queue, queue_bytes = slow.limit("queue"), slow.limit("queue_bytes")
-    size = max(256, min(16384, slow.limit("max_frame") // 2, queue_bytes // 4))
-    total = KERNEL + 2 * queue_bytes
+    size = max(256, min(32768, slow.limit("max_frame") // 2, queue_bytes // 3))
+    total = buffers(t) + 2 * queue_bytes
     count = max(math.ceil(total / size), 2 * queue)
     if count * size > LARGEST_LOAD:
         raise t.unverified(
@@ -151,9 +159,18 @@ def overfill(t: Test, slow: Session) -> tuple[int, int]:
     return count, size
 
 
-def fill(size: int, total: int = KERNEL) -> int:
-    """Return how many messages of a size it takes to send `total` bytes."""
-    return math.ceil(total / size)
+def buffers(t: Test) -> int:
+    """Return how many bytes fill all that lies between a target and a client that does not read."""
+    try:
+        most = int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2])
+    except (OSError, ValueError, IndexError):
+        return REMOTE_BUFFERS
+    return most + (1 << 20) if t.bench.endpoint.loopback else REMOTE_BUFFERS
+
+
+def fill(t: Test, size: int, total: int = 0) -> int:
+    """Return how many messages of a size it takes to send `total` bytes; by default, to fill every buffer."""
+    return math.ceil((total or buffers(t)) / size)
 
 
 @dataclass(frozen=True, slots=True)

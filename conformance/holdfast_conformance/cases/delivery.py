@@ -238,7 +238,7 @@ async def stream_waits_for_the_client(t: Test) -> None:
     channel = t.channel()
     await witness.subscribe(channel)
     size = min(16384, slow.limit("max_frame") // 2)
-    count = fill(size)
+    count = fill(t, size)
     early = Emitted(channel, t.payload(), t.now())
     await (await script(slow, ["stream", 20, 0, size], ["emit", channel, early.data], stream=True)).result()
     await t.control(witness.gets(early))
@@ -272,8 +272,9 @@ async def slow_client_delays_nobody(t: Test) -> None:
     slow.pause_reading()
     begin = t.now()
     hint = "never wait for one client's socket in the path of another; give each client a queue of its own"
-    await pour(t, publisher, channel, count, size=size, first=20, stalled=slow)
-    await t.until(fast, reached(sub, 20 + count - 1), "the last event", hint=hint)
+    for start in range(20, 20 + count, 64):
+        await pour(t, publisher, channel, min(64, 20 + count - start), size=size, first=start, stalled=slow)
+        await t.until(fast, reached(sub, min(start + 63, 20 + count - 1)), "the newest event", hint=hint)
     account(t, fast.frames, sub, 20 + count, hole="SUB-05", hint=hint)
     await t.alive(fast, hint=hint)
     late = await t.session(name="late")
@@ -288,16 +289,17 @@ async def memory_is_bounded(t: Test) -> None:
     bound = 2 * slow.limit("queue_bytes") + slow.limit("max_frame") * (
         3 * slow.limit("max_inflight") + 2 * slow.limit("max_subscriptions") + 1
     )
-    _, size = overfill(t, slow)
-    count = fill(size, bound + 2 * SLACK)
+    size = min(32768, slow.limit("max_frame") - 512)
+    count = fill(t, size, bound + 2 * SLACK)
+    at_once = max(1, min(32, publisher.limit("max_inflight") // 2))
     if bound > SLACK:
         raise t.unverified(f"the limits allow {bound >> 20} MB; add an identity `limited` with small limits")
     channel, nowhere = t.channel(), t.channel()
     await slow.subscribe(channel)
-    await pour(t, publisher, nowhere, 200, size=size)  # what a busy server needs anyway
+    await pour(t, publisher, nowhere, 200, size=size, at_once=at_once)  # what a busy server needs anyway
     before = t.resident_bytes()
     slow.pause_reading()
-    await pour(t, publisher, channel, count, size=size, stalled=slow)
+    await pour(t, publisher, channel, count, size=size, stalled=slow, at_once=at_once)
     grown = t.resident_bytes() - before
     t.that(
         grown < bound + SLACK,
@@ -347,7 +349,7 @@ async def backed_up(t: Test) -> Session:
     await slow.subscribe(channel)
     slow.pause_reading()
     size = min(16384, slow.limit("max_frame") // 2)
-    await pour(t, publisher, channel, fill(size), size=size, stalled=slow)
+    await pour(t, publisher, channel, fill(t, size), size=size, stalled=slow)
     return slow
 
 
