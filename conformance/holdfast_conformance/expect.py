@@ -101,7 +101,7 @@ class Frame:
 class Emitted:
     """An event that the check caused: where, with which payload, when, and which peers have seen it.
 
-    `entry` is the length of the journal at that time: on a clock that stands still `at` alone cannot tell what
+    `entry` is the length of the journal at that time: on a clock that stands still `at` cannot tell what
     came before it.
     """
 
