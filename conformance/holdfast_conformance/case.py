@@ -38,6 +38,16 @@ __all__ = [
 P = TypeVar("P", bound=Peer)
 T = TypeVar("T")
 
+HTTP_HINTS = {
+    400: f"does it speak the subprotocol {SUBPROTOCOL}?",
+    401: "it wants credentials in the upgrade request: see [headers] of the target file",
+    403: "it refuses us before hello: see [headers] of the target file",
+    404: "is the path of the URL right?",
+    426: "it wants another version of WebSocket",
+    503: "it is draining, or full",
+}
+"""What to look at when an upgrade is refused."""
+
 STARTS_EXCHANGE = ("request", "subscribe", "publish", "auth")
 
 
@@ -636,7 +646,8 @@ class Test:
     ) -> P:
         response, peer = await self._dial(kind, name, receive_buffer, headers=headers)
         if peer is None:
-            raise Failure(f"expected the upgrade to be accepted; the target answered HTTP {response.status}")
+            message = f"expected the upgrade to be accepted; the target answered HTTP {response.status}"
+            raise Failure(message, hint=HTTP_HINTS.get(response.status, "is this the WebSocket address?"))
         return peer
 
     async def _dial(

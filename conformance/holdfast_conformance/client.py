@@ -292,6 +292,7 @@ class Peer:
     def pause_reading(self) -> None:
         """Stop taking bytes from the socket, so that the target's writes back up."""
         self._journal.add(self.name, "·", "stops reading")
+        self._watch.not_reading()
         self._reading = trio.Event()
         if self._read_scope is not None:
             self._read_scope.cancel()
@@ -304,6 +305,7 @@ class Peer:
     def throttle(self, chunk: int, every: float) -> None:
         """Read at most `chunk` bytes every `every` seconds; `throttle(65536, 0)` is full speed."""
         self._chunk, self._pace = chunk, every
+        self._watch.not_reading()
 
     async def arrival(self) -> None:
         """Wait until something new was received or the connection ended."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-__all__ = ["Clock", "Rtt"]
+__all__ = ["PATIENCE", "Clock", "Rtt"]
 
 PATIENCE = 10.0
 """Seconds to wait for something that must happen, before scaling."""

@@ -84,7 +84,10 @@ class Endpoint:
                 early.
         """
         if self.connect is not None:
-            return await self.connect()
+            try:
+                return await self.connect()
+            except OSError as error:
+                raise DialError(f"cannot connect: {_reason(error)}") from error
         if self._address is None:
             self._address = await self._resolve()
         family, address = self._address

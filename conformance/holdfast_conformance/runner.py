@@ -19,7 +19,7 @@ import trio
 from . import collect, probe, requirements
 from .ambient import RULES
 from .bench import Bench
-from .clock import Clock
+from .clock import PATIENCE, Clock
 from .dial import DialError, Endpoint
 from .expect import Failure
 from .launch import LaunchError, launch
@@ -126,7 +126,8 @@ async def run(
                 report.stopped, report.problem, report.hint = "target", target.mask(str(error)), error.hint
                 return report
             url = launched.url
-        endpoint = Endpoint(url or "ws://in-memory/", target.headers, connect=connect)
+        patience = PATIENCE * options.scale
+        endpoint = Endpoint(url or "ws://in-memory/", target.headers, connect=connect, patience=patience)
         if endpoint.url.startswith("wss:"):
             endpoint.tls = target.tls_context()
         bench = Bench(
@@ -256,6 +257,8 @@ class _Run:
     async def _one(self, check: Check, lane: _Lane | None) -> None:
         result = await run_check(self.bench, check, lane)
         if result.verdict is Verdict.FAIL and await self._gone():
+            return
+        if self._scope.cancel_called:
             return
         self._add(result)
         if result.verdict in (Verdict.FAIL, Verdict.WARN):
