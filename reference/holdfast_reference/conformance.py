@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "register"]
 
+_BURST: Final = 256  # events of a burst before others get a turn
 _COOKIE: Final = "holdfast_token"  # holds a token, for tests of identities that a browser sends by itself
 #: Limits small enough to be reached by every one of them.
 _TIGHT: Final = Limits(
@@ -99,6 +100,8 @@ class _Script:
     async def burst(self, channel: str, count: int, size: int | None = None) -> None:
         for n in range(count):
             self._server.publish(channel, _numbered(n, size))
+            if n % _BURST == _BURST - 1:
+                await trio.lowlevel.checkpoint()
 
     async def hold(self, ms: int) -> None:
         await trio.sleep(ms / 1000)

@@ -40,7 +40,7 @@ from holdfast_reference.protocol.grants import Credentials, Grant
 from holdfast_reference.protocol.greeting import expiry, negotiate, welcome
 from holdfast_reference.protocol.limits import FIRST_FRAME, Bucket
 from holdfast_reference.protocol.messages import TYPES, UNSET, Payload
-from holdfast_reference.protocol.outgoing import CHUNK, OPEN, REFUSAL, Outgoing
+from holdfast_reference.protocol.outgoing import CHUNK, OPEN, Outgoing
 from holdfast_reference.protocol.reading import (
     check_ping,
     check_publish,
@@ -63,6 +63,14 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol.greeting import Settings
 
 __all__ = ["Connection"]
+
+
+# Looked up once: a member of an enumeration costs as much as three names, and these are met in every frame.
+_NEW: Final = Phase.NEW
+_DRAINING: Final = Phase.DRAINING
+_CLOSED: Final = Phase.CLOSED
+_CALLS: Final = Pool.CALLS
+_OPEN: Final = Stage.OPEN
 
 
 class Connection:
@@ -105,10 +113,9 @@ class Connection:
 
     # What the owner asks.
 
-    @property
-    def reading(self) -> bool:
+    def may_read(self) -> bool:
         """Whether another frame may be applied now. Spec: [SES-08] [DEL-12] [DEL-14]."""
-        return not self._greeting and self.phase is not Phase.CLOSED and not self._outgoing.full
+        return not (self._outgoing.full or self._greeting or self.phase is _CLOSED)
 
     @property
     def max_message(self) -> int:
@@ -117,15 +124,17 @@ class Connection:
 
     @property
     def pending(self) -> bool:
-        """Whether `pull` has something to give."""
+        """Whether `peek` has something to give."""
         return bool(self._outgoing)
 
-    def pull(self, size: int, now: float) -> list[bytes]:
-        """Take the next frames to write, about `size` bytes, at least one if any waits."""
-        texts = self._outgoing.pull(size)
-        if texts:
-            self._clock.sent = now
-        return texts
+    def peek(self, size: int) -> list[bytes]:
+        """The next frames to write, about `size` bytes, at least one if any waits; then call `written`."""
+        return self._outgoing.peek(size)
+
+    def written(self, count: int, now: float) -> None:
+        """The first `count` frames of the last `peek` were handed to the socket."""
+        self._outgoing.written(count)
+        self._clock.sent = now
 
     def is_running(self, id: int) -> bool:
         return id in self._exchanges.running
@@ -143,21 +152,19 @@ class Connection:
             text: a whole text message, at most `max_message` bytes, known to be UTF-8.
             now: see the class.
         """
-        if self.phase is Phase.CLOSED:
+        if self.phase is _CLOSED:
             return NOTHING
         self._clock.received = now
         try:
             message = decode(text)
-            if self.phase is Phase.NEW:
+            if self.phase is _NEW:
                 return self._read_first(message)
             return _READERS[type(message)](self, message, now)
         except ProtocolViolation as violation:
             return self.close(violation.code, violation.detail)
         except ExchangeError as error:
             # Step 8: the id was consumed just now, and no slot was taken.
-            self._outgoing.push(
-                REFUSAL, self._exchanges.last_id, encode_error(self._exchanges.last_id, error)
-            )
+            self._outgoing.refuse(self._exchanges.last_id, encode_error(self._exchanges.last_id, error))
             return NOTHING
 
     def _read_first(self, message: messages.Message | Suspect) -> Effects:
@@ -202,28 +209,29 @@ class Connection:
         return NOTHING
 
     def _read_request(self, message: messages.Request, now: float) -> Effects:
-        id = message.id
+        id, method, timeout_ms = message.id, message.method, message.timeout_ms
+        stream = message.stream is True
         self._exchanges.consume(id)
         wait_ms = self._charge(now)
-        payload = check_request(message, self.profiles)
-        self._admit(Pool.CALLS, wait_ms)
-        self._authorize("call", message.method)
-        exchange = Exchange(Pool.CALLS, message.method, stream=message.stream is True)
-        timeout_ms = message.timeout_ms
-        self._exchanges.start(id, exchange, None if timeout_ms is UNSET else now + timeout_ms / 1000)
-        return [Call(id, message.method, payload, exchange.stream)]
+        check_request(message, self.profiles)
+        self._admit(_CALLS, wait_ms)
+        self._authorize("call", method)
+        deadline = None if timeout_ms is UNSET else now + timeout_ms / 1000
+        self._exchanges.start(id, Exchange(_CALLS, method, stream), deadline)
+        data = None if message.data is UNSET else bytes(message.data)
+        return [Call(id, method, data, message.enc is not UNSET, stream)]
 
     def _read_publish(self, message: messages.Publish, now: float) -> Effects:
         id = message.id
         self._exchanges.consume(id)
         wait_ms = self._charge(now)
         payload = check_publish(message, self.profiles)
-        self._admit(Pool.CALLS, wait_ms)
+        self._admit(_CALLS, wait_ms)
         self._authorize("publish", message.channel)
         event = Event(message.channel, payload, self.conn if message.echo is False else "")
         if event.largest > self._limits.max_frame:
             raise ExchangeError(ErrorCode.TOO_LARGE, "the event would not fit into max_frame")
-        self._exchanges.start(id, Exchange(Pool.CALLS, message.channel))
+        self._exchanges.start(id, Exchange(_CALLS, message.channel))
         return [Publish(id, event)]
 
     def _read_subscribe(self, message: messages.Subscribe, now: float) -> Effects:
@@ -272,8 +280,6 @@ class Connection:
 
     def _read_pong(self, message: messages.Pong, now: float) -> Effects:
         check_ping(message)
-        if message.held is False:
-            raise ProtocolViolation(CloseCode.BAD_SCHEMA, "held has no other value than true")
         return NOTHING
 
     # What a frame is checked against in the session.
@@ -297,7 +303,7 @@ class Connection:
     def _admit(self, pool: Pool, wait_ms: int | None) -> None:
         if wait_ms is not None:
             raise ExchangeError(ErrorCode.RATE_LIMITED, "over the rate", retry_ms=wait_ms)
-        if self.phase is Phase.DRAINING:
+        if self.phase is _DRAINING:
             raise ExchangeError(ErrorCode.DRAINING, "this connection is going away")
         if not self._exchanges.is_free(pool, self._outgoing):
             raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "no slot is free")
@@ -423,7 +429,7 @@ class Connection:
     def deliver(self, id: int, event: Event) -> None:
         """An event for a subscription. Spec: [SUB-02] [SUB-15] [SUB-24] [SUB-25] [DEL-06]."""
         exchange = self._exchanges.running.get(id)
-        if exchange is None or exchange.stage is not Stage.OPEN or event.exclude == self.conn:
+        if exchange is None or exchange.stage is not _OPEN or event.exclude == self.conn:
             return
         if not exchange.pattern:
             text = exchange.head + event.tail

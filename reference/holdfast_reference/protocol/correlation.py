@@ -9,7 +9,7 @@ Spec: 04-requests [RPC-01] [RPC-02], 09-limits-timers [LIM-07] [LIM-08].
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast_reference.protocol.errors import CloseCode, ProtocolViolation
 from holdfast_reference.protocol.outgoing import AUTH_END, CALL_END, SUBSCRIPTION_END, Outgoing
@@ -31,6 +31,11 @@ class Pool(IntEnum):
     AUTH = AUTH_END
 
 
+# Looked up once: a member of an enumeration costs as much as three names, and these are met in every frame.
+_SENT: Final = Stage.SENT
+_TERMINAL: Final = Step.TERMINAL
+
+
 class Exchange:
     """One running exchange.
 
@@ -45,14 +50,14 @@ class Exchange:
     __slots__ = ("head", "name", "pattern", "pool", "stage", "stream")
 
     def __init__(
-        self, pool: Pool, name: str, *, pattern: bool = False, stream: bool = False, head: bytes = b""
+        self, pool: Pool, name: str, stream: bool = False, pattern: bool = False, head: bytes = b""
     ) -> None:
         self.pool = pool
         self.name = name
         self.pattern = pattern
         self.stream = stream
         self.head = head
-        self.stage = Stage.SENT
+        self.stage = _SENT
 
     def step(self, step: Step) -> Stage:
         """Move on; a step that the table lacks is a fault of this server, not of the peer."""
@@ -60,7 +65,7 @@ class Exchange:
         return self.stage
 
     def copy(self) -> Exchange:
-        twin = Exchange(self.pool, self.name, pattern=self.pattern, stream=self.stream, head=self.head)
+        twin = Exchange(self.pool, self.name, self.stream, self.pattern, self.head)
         twin.stage = self.stage
         return twin
 
@@ -112,7 +117,7 @@ class Exchanges:
         """Take an exchange off the running ones; None when it has its terminal already."""
         exchange = self.running.pop(id, None)
         if exchange is not None:
-            exchange.step(Step.TERMINAL)
+            exchange.stage = EXCHANGE[exchange.stage][_TERMINAL]
             self._held[exchange.pool] -= 1
             if self.deadlines:
                 self.deadlines.pop(id, None)

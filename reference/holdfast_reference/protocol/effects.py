@@ -1,6 +1,6 @@
 """What the core asks its owner to do. Plain tuples, in the order in which they happened.
 
-The frames themselves are not effects: they wait in the connection until its owner pulls them.
+The frames themselves are not effects: they wait in the connection until its owner writes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from holdfast_reference.protocol.events import Event
     from holdfast_reference.protocol.grants import Credentials
-    from holdfast_reference.protocol.messages import Payload
 
 __all__ = ["NOTHING", "Authenticate", "Call", "Close", "Effect", "Effects", "Publish", "Stop", "Subscribe"]
 
@@ -26,11 +25,15 @@ class Authenticate(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Run a method, then answer with `succeed` or `fail`; `chunk` before that if `stream` is true."""
+    """Run a method, then answer with `succeed` or `fail`; `chunk` before that if `stream` is true.
+
+    `data` is the JSON of the arguments, None for none; `base64` whether it is a string of base64.
+    """
 
     id: int
     method: str
-    payload: Payload | None
+    data: bytes | None
+    base64: bool
     stream: bool
 
 

@@ -91,7 +91,6 @@ class Ping(Struct, frozen=True, gc=False, tag="ping", tag_field="type"):
 
 class Pong(Struct, frozen=True, gc=False, tag="pong", tag_field="type"):
     t: Tag | UnsetType = UNSET
-    held: bool | UnsetType = UNSET
     meta: MetaField = UNSET
 
 

@@ -37,10 +37,21 @@ _DISCARDED: Final = frozenset({EVENT, GAP, CHUNK})
 class Outgoing:
     """The outgoing frames of one session.
 
-    `counts[kind]` says how many frames of a kind are queued, `size` how many bytes of them all.
+    `counts[kind]` says how many frames of a kind are queued, `size` how many bytes of them all; `full`
+    whether reading must stop until something is written [DEL-12] [DEL-14].
     """
 
-    __slots__ = ("_event_bytes", "_gapped", "_limits", "_missed", "_queue", "_urgent", "counts", "size")
+    __slots__ = (
+        "_event_bytes",
+        "_gapped",
+        "_limits",
+        "_missed",
+        "_queue",
+        "_urgent",
+        "counts",
+        "full",
+        "size",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -51,6 +62,7 @@ class Outgoing:
         self._gapped: set[int] = set()  # subscriptions that were written such a gap and no event since
         self.counts = [0] * _KINDS
         self.size = 0
+        self.full = False
 
     def __bool__(self) -> bool:
         return bool(self._queue or self._urgent)
@@ -58,12 +70,18 @@ class Outgoing:
     def urgent(self, text: bytes) -> None:
         """Queue a frame without `id`; it goes before everything else."""
         self._urgent.append(text)
+        self._look()
 
     def push(self, kind: int, id: int, text: bytes) -> None:
         """Queue a frame that cannot be lost."""
         self._queue.append((kind, id, text))
         self.counts[kind] += 1
         self.size += len(text)
+
+    def refuse(self, id: int, text: bytes) -> None:
+        """Queue the terminal of an exchange that took no slot."""
+        self.push(REFUSAL, id, text)
+        self._look()
 
     def event(self, id: int, text: bytes) -> None:
         """Queue an event, or the gap that stands for one; the session's largest consumer may lose for it."""
@@ -153,50 +171,63 @@ class Outgoing:
             self.push(PONG, 0, text)
         else:
             self._urgent.append(text)
+        self._look()
 
     def holds(self, kind: int, id: int) -> bool:
         """Whether a frame of this kind is queued for an exchange."""
         return self.counts[kind] > 0 and any(item[0] == kind and item[1] == id for item in self._queue)
 
-    @property
-    def full(self) -> bool:
-        """Whether reading must stop until something is written. Spec: [DEL-12] [DEL-14]."""
+    def _look(self) -> None:
         counts = self.counts
-        return (
+        self.full = (
             counts[REFUSAL] >= self._limits.max_inflight
             or len(self._urgent) + counts[PONG] >= MAX_UNSEQUENCED
         )
 
-    def pull(self, size: int) -> list[bytes]:
-        """Take frames from the head: about `size` bytes, at least one frame; [] when nothing waits."""
-        out: list[bytes] = []
+    def peek(self, size: int) -> list[bytes]:
+        """The next frames to write, about `size` bytes, at least one; [] when nothing waits.
+
+        They stay where they are, and may still be lost or discarded, until `written` says that they left.
+        """
+        if self.size <= size and not self.counts[GAP]:
+            texts = [item[2] for item in self._queue]
+            return self._urgent + texts if self._urgent else texts
+        out = self._urgent.copy()
+        for kind, id, text in self._queue:
+            if size <= 0:
+                break
+            if kind == GAP:
+                text = _overflow_gap(id, self._missed[id])
+            out.append(text)
+            size -= len(text)
+        return out
+
+    def written(self, count: int) -> None:
+        """The first `count` frames of the last `peek` have left: their slots and their room are free."""
         if self._urgent:
-            out.extend(self._urgent)
-            self._urgent.clear()
+            overtaking = min(count, len(self._urgent))
+            del self._urgent[:overtaking]
+            count -= overtaking
         queue = self._queue
-        if not queue:
-            return out
-        if self.size <= size and not self._gapped and not self.counts[GAP]:
-            out.extend([item[2] for item in queue])
+        if count == len(queue) and not self._gapped and not self.counts[GAP]:
             queue.clear()
             self.counts = [0] * _KINDS
             self.size = self._event_bytes = 0
-            return out
-        counts = self.counts
-        while queue and size > 0:
+            if self.full:
+                self._look()
+            return
+        for _ in range(count):
             kind, id, text = queue.popleft()
-            counts[kind] -= 1
-            length = len(text)
-            self.size -= length
-            size -= length
+            self.counts[kind] -= 1
+            self.size -= len(text)
             if kind == EVENT:
-                self._event_bytes -= length
+                self._event_bytes -= len(text)
                 self._gapped.discard(id)
             elif kind == GAP:
-                text = overflow_gap(id, self._missed.pop(id))
+                del self._missed[id]
                 self._gapped.add(id)
-            out.append(text)
-        return out
+        if self.full:
+            self._look()
 
     def copy(self) -> Outgoing:
         twin = Outgoing(self._limits)
@@ -207,6 +238,7 @@ class Outgoing:
         twin._gapped = self._gapped.copy()
         twin.counts = self.counts.copy()
         twin.size = self.size
+        twin.full = self.full
         return twin
 
     def key(self) -> Hashable:
@@ -218,5 +250,5 @@ class Outgoing:
         )
 
 
-def overflow_gap(id: int, missed: int) -> bytes:
+def _overflow_gap(id: int, missed: int) -> bytes:
     return b'{"type":"gap","id":%d,"reason":"overflow","missed":%d}' % (id, missed)

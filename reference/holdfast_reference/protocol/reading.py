@@ -31,17 +31,20 @@ __all__ = [
 ]
 
 
-def check_request(message: messages.Request, profiles: frozenset[str]) -> Payload | None:
-    """The arguments of a good request.
+def check_request(message: messages.Request, profiles: frozenset[str]) -> None:
+    """Check what msgspec could not.
 
     Raises:
         ExchangeError: `unsupported` or `bad_request`.
     """
-    _check_profile("rpc", profiles)
+    if "rpc" not in profiles:
+        raise ExchangeError(ErrorCode.UNSUPPORTED, "needs profile rpc")
     if message.stream is False:
         raise ExchangeError(ErrorCode.BAD_REQUEST, "stream has no other value than true")
-    _check_name(message.method)
-    return _payload(message.data, message.enc is not UNSET)
+    if not message.method.isascii():
+        _check_name(message.method)
+    if message.enc is not UNSET:
+        _check_base64(message.data)
 
 
 def check_publish(message: messages.Publish, profiles: frozenset[str]) -> Payload:
@@ -55,9 +58,10 @@ def check_publish(message: messages.Publish, profiles: frozenset[str]) -> Payloa
     if message.echo is True:
         raise ExchangeError(ErrorCode.BAD_REQUEST, "echo has no other value than false")
     _check_name(message.channel)
-    payload = _payload(message.data, message.enc is not UNSET)
-    assert payload is not None  # `data` is required
-    return Payload(without_duplicates(payload.json), payload.base64)
+    base64 = message.enc is not UNSET
+    if base64:
+        _check_base64(message.data)
+    return Payload(without_duplicates(bytes(message.data)), base64)
 
 
 def check_subscribe(message: messages.Subscribe, profiles: frozenset[str]) -> tuple[str, bool]:
@@ -163,12 +167,6 @@ def _check_name(name: str) -> None:
         raise ExchangeError(ErrorCode.BAD_REQUEST, "a name is too long")
 
 
-def _payload(data: messages.OptionalRaw, base64: bool) -> Payload | None:
-    if data is UNSET:
-        if base64:
-            raise ExchangeError(ErrorCode.BAD_REQUEST, "enc without data")
-        return None
-    json = bytes(data)
-    if base64 and not is_base64(json):
-        raise ExchangeError(ErrorCode.BAD_REQUEST, "data is not base64")
-    return Payload(json, base64)
+def _check_base64(data: messages.OptionalRaw) -> None:
+    if data is UNSET or not is_base64(bytes(data)):
+        raise ExchangeError(ErrorCode.BAD_REQUEST, "enc without data that is base64")

@@ -14,7 +14,7 @@ subscription becomes `OPEN` with its `open` frame. A cancelled exchange whose ou
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CONNECTION", "EXCHANGE", "Input", "Phase", "Stage", "Step"]
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """Where a connection stands."""
 
     NEW = "NEW"
@@ -32,7 +32,7 @@ class Phase(Enum):
     CLOSED = "CLOSED"
 
 
-class Input(Enum):
+class Input(StrEnum):
     """What moves a connection."""
 
     HELLO = "hello"
@@ -48,7 +48,7 @@ class Input(Enum):
     CLOSE = "close"
 
 
-class Stage(Enum):
+class Stage(StrEnum):
     """Where an exchange stands."""
 
     SENT = "SENT"
@@ -57,7 +57,7 @@ class Stage(Enum):
     DONE = "DONE"
 
 
-class Step(Enum):
+class Step(StrEnum):
     """What moves an exchange."""
 
     OPEN = "open"

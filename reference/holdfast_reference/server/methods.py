@@ -67,14 +67,21 @@ class ConnectionControl(Protocol):
 class Call:
     """One request, as its handler sees it."""
 
-    __slots__ = ("_id", "_payload", "connection", "method", "stream")
+    __slots__ = ("_effect", "connection")
 
     def __init__(self, connection: ConnectionControl, effect: CallEffect) -> None:
         self.connection = connection
-        self.method = effect.method
-        self._payload = effect.payload
-        self.stream = effect.stream
-        self._id = effect.id
+        self._effect = effect
+
+    @property
+    def method(self) -> str:
+        """Which method was called."""
+        return self._effect.method
+
+    @property
+    def stream(self) -> bool:
+        """Whether the client takes chunks."""
+        return self._effect.stream
 
     @property
     def principal(self) -> str:
@@ -88,11 +95,11 @@ class Call:
         Raises:
             ExchangeError: `bad_request`, Python cannot hold them; not to be caught.
         """
-        payload = self._payload
-        if payload is None:
+        data = self._effect.data
+        if data is None:
             return None
-        value = decode_data(payload.json)
-        return base64.b64decode(value) if payload.base64 and isinstance(value, str) else value
+        value = decode_data(data)
+        return base64.b64decode(value) if self._effect.base64 and isinstance(value, str) else value
 
     @property
     def payload(self) -> Payload | None:
@@ -101,8 +108,8 @@ class Call:
         Raises:
             ExchangeError: as for `data`.
         """
-        payload = self._payload
-        return None if payload is None else Payload(without_duplicates(payload.json), payload.base64)
+        data = self._effect.data
+        return None if data is None else Payload(without_duplicates(data), self._effect.base64)
 
     async def chunk(self, value: object) -> bool:
         """Send a part of the answer, once the one before has been written.
@@ -110,12 +117,12 @@ class Call:
         Returns:
             whether the request is still running.
         """
-        return await self.connection.send_chunk(self._id, encode_data(value))
+        return await self.connection.send_chunk(self._effect.id, encode_data(value))
 
     def reply(self, value: object = None) -> None:
         """End the request before the handler ends; what the handler returns later is ignored."""
-        self.connection.answer(self._id, None if value is None else encode_data(value))
+        self.connection.answer(self._effect.id, None if value is None else encode_data(value))
 
     def fail(self, error: ExchangeError) -> None:
         """End the request with an error before the handler ends."""
-        self.connection.refuse(self._id, error)
+        self.connection.refuse(self._effect.id, error)

@@ -96,6 +96,7 @@ class Session:
         "__weakref__",
         "_aborted",
         "_close_by",
+        "_closing",
         "_controls",
         "_deaf",
         "_final",
@@ -134,6 +135,7 @@ class Session:
         self._peer_closed = False
         self._deaf = False
         self._aborted = False
+        self._closing = False  # our close frame is on its way, or has left
         self._close_by = float("inf")  # when waiting for the end of the closing handshake ends
 
     async def run(self, data: bytes) -> None:
@@ -174,9 +176,9 @@ class Session:
 
     def _may_read(self) -> bool:
         """A closing connection reads on: the peer's close frame is somewhere behind what it has sent."""
-        if self._close_by != float("inf"):
+        if self._closing:
             return not self._peer_closed
-        return self.core.reading and len(self._controls) < _MAX_PONGS
+        return self.core.may_read() and len(self._controls) < _MAX_PONGS
 
     def _is_over(self) -> bool:
         return self._peer_closed and self._final is None and not self._unsent
@@ -209,8 +211,8 @@ class Session:
         if isinstance(message, Pinged):
             self._controls.append(pong_frame(message.payload))
         elif isinstance(message, Fault):
-            # Where the next frame begins is unknown now. What still comes is read away: to close on unread bytes
-            # would be a reset, and a reset would take our close frame with it.
+            # Where the next frame begins is unknown now. What still comes is read away: closing on unread
+            # bytes would be a reset, and a reset would take our close frame with it.
             self._deaf = True
             self._do(self.core.close(message.code, message.detail))
         elif isinstance(message, Closed):
@@ -321,6 +323,7 @@ class Session:
             detail=effect.detail,
         )
         self._final = close_frame(effect.code, effect.reason)
+        self._closing = True
         self._close_by = trio.current_time() + self.owner.settings.timers.close_ms / 1000
         self.owner.sweeper.watch(self)
         self._wake_reader()
@@ -337,45 +340,68 @@ class Session:
         if self._writing or self._nursery is None:
             return
         try:
-            while data := self._next(now):
-                sent = self._transport.try_send(data)
-                if sent < len(data):
-                    self._unsent = data[sent:]
-                    self._writing = True
-                    self._nursery.start_soon(self._write)
-                    break
+            if not self._pump(now):
+                self._writing = True
+                self._nursery.start_soon(self._write)
         except OSError:
             self._nursery.cancel_scope.cancel()
         self._written()
-
-    def _next(self, now: float) -> bytes:
-        """The bytes of the next frames, about `_BATCH` of them; the close frame comes last."""
-        texts = self.core.pull(_BATCH, now)
-        if not texts and not self._controls and self._final is None:
-            return b""
-        parts, self._controls = self._controls, []
-        for text in texts:
-            parts.append(text_header(len(text)))
-            parts.append(text)
-        if self._final is not None and not self.core.pending:
-            parts.append(self._final)
-            self._final = None
-        return b"".join(parts)
 
     async def _write(self) -> None:
         """The connection's own writer: lives from a short write until all is written."""
         try:
-            while self._unsent:
+            while True:
                 await self._transport.wait_writable()
-                self._unsent = self._unsent[self._transport.try_send(self._unsent) :]
-                if not self._unsent:
-                    self._unsent = self._next(trio.current_time())
-                    self._written()
+                done = self._pump(trio.current_time())
+                self._written()
+                if done:
+                    break
         except OSError:
             assert self._nursery is not None
             self._nursery.cancel_scope.cancel()
         self._writing = False
-        self._written()
+
+    def _pump(self, now: float) -> bool:
+        """Send until all is written or the socket is full; whether all is.
+
+        Only what the socket takes leaves the queue, and the rest of a frame that it took a part of;
+        everything else may still be overtaken, lost or discarded.
+        """
+        while True:
+            if self._unsent:
+                self._unsent = self._unsent[self._transport.try_send(self._unsent) :]
+                if self._unsent:
+                    return False
+            texts = self.core.peek(_BATCH)
+            if not texts and not self._controls:
+                if self._final is None:
+                    return True
+                self._unsent, self._final = self._final, None
+                continue
+            frames = self._controls.copy()
+            for text in texts:
+                frames.append(text_header(len(text)))
+                frames.append(text)
+            data = b"".join(frames)
+            sent = self._transport.try_send(data)
+            if sent == len(data):
+                self._controls.clear()
+                self.core.written(len(texts), now)
+            else:
+                self._keep_rest(texts, data, sent, now)
+                return False
+
+    def _keep_rest(self, texts: list[bytes], data: bytes, sent: int, now: float) -> None:
+        """After a short write: what is whole and unsent stays queued, what was cut is finished first."""
+        end = 0  # of the last frame that the socket took at least a part of
+        while self._controls and end < sent:
+            end += len(self._controls.pop(0))
+        count = 0
+        while end < sent:
+            end += len(text_header(len(texts[count]))) + len(texts[count])
+            count += 1
+        self._unsent = data[sent:end]
+        self.core.written(count, now)
 
     def _written(self) -> None:
         """Room was made: whoever waited for it may go on."""

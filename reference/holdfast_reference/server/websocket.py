@@ -98,8 +98,8 @@ class Reader:
                 size = int.from_bytes(buffer[at + 2 : at + 2 + wide], "big")
                 if size < (126 if wide == 2 else 65_536):
                     return Fault(1002, "a length is not written in the shortest way")
-            fault = self._check(first, second, size)
-            if fault is not None:
+            plain = first == _FIN | _TEXT and second & _MASK and not self._opcode and size <= self.max_size
+            if not plain and (fault := self._check(first, second, size)) is not None:
                 return fault
             stop = start + size
             if stop > len(buffer):
@@ -112,7 +112,7 @@ class Reader:
                 self._position = 0
             else:
                 self._position = stop
-            if first == _FIN | _TEXT:
+            if plain:
                 return payload if payload.isascii() or _is_utf8(payload) else Fault(1007, "text is not UTF-8")
             message = self._control(first & 0xF, payload) if first & 0x8 else self._fragment(first, payload)
             if message is not None:
