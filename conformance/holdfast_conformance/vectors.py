@@ -361,10 +361,30 @@ def _pattern_function(pattern: str, rows: list[Row]) -> Callable[[Test], Awaitab
         for row in rows:
             event = await t.emit(f"{prefix}/{row['channel']}")
             if row["matches"]:
-                await t.must(sub.gets(event), hint=f"`{pattern}` matches `{row['channel']}`: {row['why']}")
+                await t.must(
+                    sub.gets(event),
+                    hint=f"`{pattern}` matches `{row['channel']}`: {row['why']}",
+                    requirement=_decides(pattern, str(row["channel"])),
+                )
             else:
                 await t.must_not(
-                    sub.gets(event), hint=f"`{pattern}` does not match `{row['channel']}`: {row['why']}"
+                    sub.gets(event),
+                    hint=f"`{pattern}` does not match `{row['channel']}`: {row['why']}",
+                    requirement=_decides(pattern, str(row["channel"])),
                 )
 
     return run
+
+
+def _decides(pattern: str, channel: str) -> str:
+    """Return the sentence that decides whether a pattern matches a channel: that of the first segment without
+    a wildcard that differs, else that of the last wildcard.
+    """
+    wanted = pattern.split("/")
+    rest = wanted[-1] == "**"
+    fixed = zip(wanted[:-1] if rest else wanted, channel.split("/"), strict=False)
+    if any(a not in ("*", b) for a, b in fixed):
+        return "SUB-22"
+    if rest:
+        return "SUB-21"
+    return "SUB-20" if "*" in wanted else "SUB-22"
