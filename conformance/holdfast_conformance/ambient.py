@@ -26,10 +26,6 @@ TERMINAL = ("result", "error")
 
 NEVER_SENT = (1005, 1006, 1015)
 
-RFC6455_CODES = (1002, 1003, 1007, 1009, 1010, 1011)
-"""Codes with which the WebSocket layer of a server may close by itself."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One ambient check: an id like any check's, the requirement that it judges, and its title."""
@@ -217,8 +213,8 @@ class Watch:
             "trn/no-reserved-close-codes", code not in NEVER_SENT[1:], f"the close frame carries {code}"
         )
         names = self._tables.server_closes
-        known = code in names or code in RFC6455_CODES or 4000 <= code <= 4999 or 3000 <= code <= 3999
-        self._judge("err/close-codes", known or code == 1005, f"{code} is not a code for servers")
+        known = code in names or any(a <= code <= b for a, b in self._tables.server_ranges) or code == 1005
+        self._judge("err/close-codes", known, f"{code} is not a code for servers")
         if code in names and 4000 <= code <= 4999:
             self._judge(
                 "err/close-reason",
@@ -246,7 +242,7 @@ class Watch:
         self._leaks(frame.text)
         if self._welcome is None:
             self._judge("ses/nothing-before-welcome", frame.type == "welcome", f"the first frame is {frame}")
-        if problem is not None:
+        if problem is not None and frame.type != "welcome":
             return
         size = len(frame.text) if frame.text.isascii() else len(frame.text.encode())
         if self._frame_limit:

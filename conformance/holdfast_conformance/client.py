@@ -402,7 +402,16 @@ class Peer:
         elif self._parser.state is ConnectionState.OPEN:
             self._parser.receive_data(data)
             self._parse()
+            if self.closure is not None and self.closure.how == "frame":
+                # The parser ends with the close frame and keeps quiet about what stood behind it in this segment.
+                code = None if self.closure.code == 1005 else self.closure.code
+                close = encode(Opcode.CLOSE, close_payload(code, self.closure.reason), masked=False)
+                self._follow_close(data.partition(close)[2])
         else:
+            self._follow_close(data)
+
+    def _follow_close(self, data: bytes) -> None:
+        if data:
             self.after_close += data
             self._watch.after_close(self._journal.add(self.name, "←", data))
 

@@ -25,7 +25,7 @@ class Registry:
         fields: (message type, member) to profile; the type `*` means every type.
         retry: error code to whether it always carries `retry_ms`.
         server_closes: close code to name, of the single codes that servers send.
-        client_closes: the single codes that only clients send.
+        server_ranges: first and last code of the ranges that servers may use.
         limits: limit to (profile, whether it is always present with that profile).
     """
 
@@ -36,6 +36,7 @@ class Registry:
     fields: dict[tuple[str, str], str]
     retry: dict[str, bool]
     server_closes: dict[int, str]
+    server_ranges: tuple[tuple[int, int], ...]
     limits: dict[str, tuple[str, bool]]
 
 
@@ -59,5 +60,10 @@ def published() -> Registry:
             for row in tables["close_codes"]
             if "server" in cast("list[str]", row["sender"]) and isinstance(code := row.get("code"), int)
         },
+        server_ranges=tuple(
+            (found[0], found[1])
+            for row in tables["close_codes"]
+            if "server" in cast("list[str]", row["sender"]) and (found := cast("list[int]", row.get("range")))
+        ),
         limits={str(row["key"]): (str(row["profile"]), bool(row["required"])) for row in tables["limits"]},
     )
