@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import time
 from dataclasses import dataclass, field
@@ -165,22 +164,18 @@ def measured(server_cpu: Callable[[], float], work: Callable[[], int]) -> Sample
 
 
 class Requests:
-    """Request and response: `connections` x `in_flight` requests always on their way."""
+    """Request and response on many connections at a time."""
 
-    def __init__(self, port: int, connections: int, in_flight: int, total: int) -> None:
+    def __init__(self, port: int, connections: int, total: int) -> None:
         """Connect, and build `total` requests; every connection sends all of them, under ids of its own."""
-        self.in_flight = in_flight
         frames = [masked(self.request(FIRST_ID + i)) for i in range(total)]
         self.step = len(frames[0])
         self.frames = memoryview(b"".join(frames))
-        self.sent = 0
         self.links = [connect(port) for _ in range(connections)]
-        self.poll, self.by_fd = select.epoll(), {link.sock.fileno(): link for link in self.links}
         for link in self.links:
             link.sock.sendall(self.frames[: self.step])
             link.expect(link.receive_frame(), b'"id":')
             link.unbounded()
-            self.poll.register(link.sock, select.EPOLLIN)
         self.sent = 1
 
     @staticmethod
@@ -188,22 +183,24 @@ class Requests:
         data = {"text": "x" * 100, "n": number, "ok": True, "to": ["room/7", None]}
         return {"type": "request", "id": number, "method": "conf.echo", "data": data}
 
-    def run(self, each: int) -> int:
-        """Have every connection send and get `each` more; return how many came in all."""
-        frames, step, first, last = self.frames, self.step, self.sent, self.sent + each
-        if len(frames) < last * step:
-            raise ValueError("not enough frames were built")
+    def run(self, each: int, in_flight: int) -> int:
+        """Have every connection send and get `each` more, `in_flight` at once; return how many came in all.
+
+        A connection that has all its answers waits for the others. Sending the next request as soon as one
+        answer is there would let the load's own speed decide how many a server finds in one read.
+        """
+        first, last = self.sent, self.sent + each
+        if len(self.frames) < last * self.step or each % in_flight:
+            raise ValueError("not enough frames were built, or not a multiple of those in flight")
         for link in self.links:
             link.count = 0
-            link.sock.sendall(frames[first * step : min(first + self.in_flight, last) * step])
-        left = each * len(self.links)
-        while left:
-            for fd, _ in self.poll.poll():
-                link = self.by_fd[fd]
-                done = link.read()
-                left -= done
-                sent = min(first + link.count - done + self.in_flight, last)
-                link.sock.sendall(frames[sent * step : min(sent + done, last) * step])
+        for start in range(first, last, in_flight):
+            batch = self.frames[start * self.step : (start + in_flight) * self.step]
+            for link in self.links:
+                link.sock.sendall(batch)
+            for link in reversed(self.links):
+                while link.count < start - first + in_flight:
+                    link.read()
         self.sent = last
         self.verify(last - 1)
         return each * len(self.links)

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from benchmarks.processes import Process
 
 CONNECTIONS = 50
-IN_FLIGHT = 8
-REQUESTS_EACH = 400
-"""Requests of each connection in each round."""
+REQUESTS = {1: 100, 8: 400}
+"""Requests of each connection in each round, by how many it has in flight."""
 SUBSCRIBERS = 1000
 PUBLISHES = {1: 20, 2: 40, 16: 64}
 """Publishes in each round, by how many are in flight."""
@@ -35,8 +34,8 @@ LONGEST_RUN_SECONDS = 300
 
 # Highest ratio of our server's processor time to a peer's that meets the goal.
 GOALS = {
-    ("requests", "node-ws"): 1.3,
-    ("requests", "trio-websocket"): 0.5,
+    ("requests-8", "node-ws"): 1.3,
+    ("requests-8", "trio-websocket"): 0.5,
     ("delivery-1", "node-ws"): 1.2,
     ("delivery-2", "node-ws"): 1.2,
     ("delivery-16", "node-ws"): 0.5,
@@ -48,8 +47,9 @@ def works(process: Process, wanted: str, rounds: int) -> dict[str, Callable[[], 
     found: dict[str, Callable[[], int]] = {}
     calls = rounds + 1
     if wanted in ("all", "requests"):
-        requests = Requests(process.port, CONNECTIONS, IN_FLIGHT, 1 + REQUESTS_EACH * calls)
-        found["requests"] = partial(requests.run, REQUESTS_EACH)
+        requests = Requests(process.port, CONNECTIONS, 1 + sum(REQUESTS.values()) * calls)
+        for in_flight, each in REQUESTS.items():
+            found[f"requests-{in_flight}"] = partial(requests.run, each, in_flight)
     if wanted in ("all", "delivery"):
         deliveries = Deliveries(process.port, SUBSCRIBERS, 1 + sum(PUBLISHES.values()) * calls)
         for in_flight, publishes in PUBLISHES.items():
