@@ -403,7 +403,7 @@ class Peer:
             self._parser.receive_data(data)
             self._parse()
             if self.closure is not None and self.closure.how == "frame":
-                # The parser ends with the close frame and keeps quiet about what stood behind it in this segment.
+                # The parser keeps quiet about what stands behind the close frame in this segment.
                 code = None if self.closure.code == 1005 else self.closure.code
                 close = encode(Opcode.CLOSE, close_payload(code, self.closure.reason), masked=False)
                 self._follow_close(data.partition(close)[2])

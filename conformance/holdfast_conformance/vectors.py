@@ -129,7 +129,12 @@ class _Play:
 
     def partial(self, peer: Peer, wanted: object) -> Expectation:
         """Expect a frame that contains `wanted`."""
-        return Expectation(peer, dumps(wanted), lambda frame: contains(frame.body, wanted))
+        id = wanted.get("id") if isinstance(wanted, dict) else None
+
+        def ended(frame: Frame) -> str | None:
+            return f"got {frame}" if frame.type in TERMINAL and frame.get("id") == id is not None else None
+
+        return Expectation(peer, dumps(wanted), lambda frame: contains(frame.body, wanted), ended)
 
     def fill(self, value: object) -> object:
         """Replace the placeholders in every string of a value."""

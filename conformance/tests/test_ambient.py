@@ -39,6 +39,11 @@ def changed(**fields: object) -> dict[str, object]:
     return WELCOME | fields
 
 
+ASKS_FENCE = HELLO.replace("pattern", "fence")
+FENCED = changed(profiles=["rpc", "pubsub", "fence"])
+ONLY_RPC = changed(profiles=["rpc"])
+SMALL = '{"type":"hello","profiles":["rpc"],"limits":{"max_frame":4096}}'
+
 Conversation = list[str | dict[str, object]]
 GOOD: list[Conversation] = [
     [
@@ -85,14 +90,14 @@ BAD: list[tuple[str, Conversation]] = [
     ("sub/event-names-its-channel", [HELLO, WELCOME, SUBSCRIBE, OPEN, EVENT | {"channel": "b"}]),
     ("sub/pattern-event-has-channel", [HELLO, WELCOME, PATTERN, OPEN, EVENT]),
     ("del/no-two-gaps-in-a-row", [HELLO, WELCOME, SUBSCRIBE, OPEN, GAP, GAP]),
-    ("del/no-held", [HELLO.replace("pattern", "fence"), changed(profiles=["rpc", "pubsub", "fence"]), '{"type":"ping"}', {"type": "pong", "held": True}]),
+    ("del/no-held", [ASKS_FENCE, FENCED, '{"type":"ping"}', {"type": "pong", "held": True}]),
     ("err/known-codes", [HELLO, WELCOME, REQUEST, error("nonsense")]),
     ("err/known-codes", [HELLO, WELCOME, REQUEST, error("session_lost")]),
     ("err/retry-when-retryable", [HELLO, WELCOME, REQUEST, error("rate_limited")]),
     ("lim/limits-present", [HELLO, changed(limits={k: v for k, v in LIMITS.items() if k != "queue"})]),
     ("lim/frames-fit", [HELLO, WELCOME, REQUEST, RESULT | {"data": "x" * 8192}]),
-    ("lim/frames-fit", ['{"type":"hello","profiles":["rpc"],"limits":{"max_frame":4096}}', changed(profiles=["rpc"]), REQUEST, RESULT | {"data": "x" * 4096}]),
-    ("ver/only-negotiated", ['{"type":"hello","profiles":["rpc"]}', changed(profiles=["rpc"]), SUBSCRIBE, OPEN]),
+    ("lim/frames-fit", [SMALL, ONLY_RPC, REQUEST, RESULT | {"data": "x" * 4096}]),
+    ("ver/only-negotiated", ['{"type":"hello","profiles":["rpc"]}', ONLY_RPC, SUBSCRIBE, OPEN]),
     ("ver/only-negotiated", [HELLO, WELCOME, REQUEST, RESULT | {"seq": 1}]),
     ("ver/only-negotiated", [HELLO, changed(session="s")]),
     ("sec/no-token-leaks", [HELLO, WELCOME, REQUEST, error("internal", data="tok-secret")]),

@@ -1,4 +1,4 @@
-"""The raw peer: what it writes byte by byte, what it makes of what it reads, and what it answers by itself."""
+"""The raw peer: what it writes byte by byte, what it makes of what it reads, what it answers by itself."""
 
 from __future__ import annotations
 
@@ -109,8 +109,14 @@ async def test_split_writes_are_not_torn_by_answers() -> None:
     async with connected() as (peer, server, _), trio.open_nursery() as nursery:
         nursery.start_soon(peer.send_split, {"type": "ping", "t": "x" * 50})
         await server.send(Ping(b"now"))
-        first, second = await server.next(), await server.next()
-        assert {type(first), type(second)} == {TextMessage, Pong}
+        text, pong = "", None
+        while pong is None or not text.endswith("}"):
+            event = await server.next()
+            if isinstance(event, TextMessage):
+                text += event.data
+            else:
+                pong = event
+        assert (type(pong), text) == (Pong, '{"type":"ping","t":"' + "x" * 50 + '"}')
 
 
 @pytest.mark.parametrize(
@@ -135,9 +141,8 @@ def test_encode_writes_every_length_form() -> None:
         frame = decoder.process_buffer()
         assert frame is not None
         assert frame.payload == b"x" * size
-    assert encode(Opcode.TEXT, b"ab", declared_length=1 << 40, masked=False)[1:10] == b"\x7f" + (
-        1 << 40
-    ).to_bytes(8, "big")
+    lie = encode(Opcode.TEXT, b"ab", declared_length=1 << 40, masked=False)
+    assert lie[1:10] == b"\x7f" + (1 << 40).to_bytes(8, "big")
 
 
 async def test_pings_and_heartbeats_are_answered_unless_told_otherwise() -> None:
