@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["configure", "register"]
 
 _BURST: Final = 256  # events of a burst before others get a turn
-_COOKIE: Final = "holdfast_token"  # holds a token, for tests of identities that a browser sends by itself
+_COOKIE: Final = "conf_token"  # holds a token, for tests of identities that a browser sends by itself
 #: Limits small enough to be reached by every one of them.
 _TIGHT: Final = Limits(
     max_frame=16_384,
