@@ -97,6 +97,7 @@ def test_bad(holdfast_shared_server):
     assert False
 
 def test_own(holdfast_server):
+    trio.run(log_something, holdfast_server.url)
     assert False
 """
     )
@@ -104,7 +105,7 @@ def test_own(holdfast_server):
     result.assert_outcomes(passed=1, failed=2)
     lines = [line for line in result.outlines if "Log of holdfast-server" in line or line.startswith("time=")]
     kinds = ["log" if "Log of" in line else line.split("event=")[1].split()[0] for line in lines]
-    assert kinds == ["log", "denied", "closed", "log", "listening"]
+    assert kinds == ["log", "denied", "closed", "log", "listening", "denied", "closed"]
 
 
 def test_the_arguments_can_be_overridden(pytester: pytest.Pytester) -> None:
