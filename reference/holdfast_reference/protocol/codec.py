@@ -167,7 +167,7 @@ def without_duplicates(data: bytes) -> bytes:
     Spec: [ENV-03] [ENV-10].
 
     Raises:
-        ExchangeError: `bad_request`, it has such, and also something that Python cannot hold.
+        ExchangeError: `bad_request`, it may have such, and Python cannot hold it to tell (1e400, say).
     """
     # As many colons as there are members, those in strings aside: a cheap proof for most values.
     colons = data.count(b":")

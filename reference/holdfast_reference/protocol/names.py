@@ -11,8 +11,8 @@ __all__ = ["Pattern", "fits"]
 
 
 def fits(name: str, size: int = MAX_NAME) -> bool:
-    """Whether a name takes at most `size` bytes of UTF-8 (characters were counted before)."""
-    return name.isascii() or 4 * len(name) <= size or len(name.encode()) <= size
+    """Whether a name takes at most `size` bytes of UTF-8."""
+    return len(name) <= size and (name.isascii() or len(name.encode()) <= size)
 
 
 class Pattern:
