@@ -26,6 +26,7 @@ TERMINAL = ("result", "error")
 
 NEVER_SENT = (1005, 1006, 1015)
 
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One ambient check: an id like any check's, the requirement that it judges, and its title."""

@@ -283,7 +283,7 @@ class Test:
         )
 
     def method(self, name: str) -> str:
-        """Return the name of a method of the target file: `echo`, `fail` or `forbidden`."""
+        """Return the name of a method of the target file: `echo`, `fail`, `broken` or `forbidden`."""
         method = self.bench.target.methods.get(name)
         if method is None:
             raise Unverified(f"add `{name}` to [methods] in the target file")
@@ -338,7 +338,13 @@ class Test:
             by = self._emitter
         event.at, event.entry = trio.current_time(), len(self.journal)
         if kind == "method":
-            await by.request(name, data={"channel": channel, "data": event.data})
+            as_script = name == self.bench.target.script_method
+            await by.request(
+                name,
+                data=[["emit", channel, event.data]]
+                if as_script
+                else {"channel": channel, "data": event.data},
+            )
         else:
             await by.publish(channel, event.data, **fields)
         return event
@@ -656,7 +662,11 @@ class Test:
         bench = self.bench
         try:
             stream = await bench.endpoint.stream(receive_buffer)
-            response, trailing = await bench.endpoint.handshake(stream, **request)
+            try:
+                response, trailing = await bench.endpoint.handshake(stream, **request)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
         except DialError as error:
             raise Failure(str(error)) from error
         if response.status != 101:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from .target import Spawn
 
@@ -34,11 +34,12 @@ GRACE = 3.0
 
 
 class LaunchError(Exception):
-    """The target cannot be started or does not become ready; `hint` says what to do."""
+    """The target cannot be started or does not become ready; `hint` says what to do, `log` what it said."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, log: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.log = tuple(log)
 
 
 class Launched:
@@ -75,44 +76,47 @@ async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[L
     """
     port = _free_port() if "{port}" in spawn.cmd else 0
     words = [word.replace("{port}", str(port)) for word in shlex.split(spawn.cmd)]
-    command = _resolve(words)
-    async with trio.open_nursery() as nursery:
-        try:
-            process = await trio.lowlevel.open_process(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**environment, **dict(spawn.env)},
-                start_new_session=True,  # our Ctrl-C is not the target's
-            )
-        except OSError as error:
-            raise LaunchError(
-                f"cannot start {words[0]!r}: {error.strerror}", "see [target] spawn.cmd"
-            ) from error
-        launched = Launched(process)
-        assert process.stdout is not None
-        assert process.stderr is not None
+    try:
+        process = await trio.lowlevel.open_process(
+            _resolve(words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**environment, **dict(spawn.env)},
+            cwd=spawn.folder,
+            start_new_session=True,  # our Ctrl-C is not the target's
+        )
+    except OSError as error:
+        raise LaunchError(f"cannot start {words[0]!r}: {error.strerror}", "see [target] spawn.cmd") from error
+    assert process.stdout is not None
+    assert process.stderr is not None
+    problem: Exception | None = None
+    launched = Launched(process)
+    async with process.stdout, process.stderr, trio.open_nursery() as nursery:
         nursery.start_soon(launched.keep_log, process.stderr)
         try:
-            rest = b""
-            with trio.move_on_after(spawn.timeout) as waiting:
-                if spawn.ready == "url":
-                    rest = await _read_url(launched, process.stdout)
-                else:
-                    await _accepting(launched, port)
-                    launched.url = spawn.url.replace("{port}", str(port))
-            if waiting.cancelled_caught:
-                raise LaunchError(
-                    f"{words[0]!r} was not ready within {spawn.timeout:g} s",
-                    "it must print its URL first"
-                    if spawn.ready == "url"
-                    else f"it must listen on port {port}",
-                )
+            rest = await _ready(launched, spawn, port, words[0])
             nursery.start_soon(launched.keep_log, process.stdout, rest)
             yield launched
+        except Exception as error:  # whatever it is comes out as it is, once the process has been stopped
+            problem = error
         finally:
             await _stop(process)
             nursery.cancel_scope.cancel()
+    if problem is not None:
+        raise problem
+
+
+async def _ready(launched: Launched, spawn: Spawn, port: int, name: str) -> bytes:
+    """Wait until the target is ready, set its URL, and return what it printed behind it."""
+    assert launched.process.stdout is not None
+    with trio.move_on_after(spawn.timeout):
+        if spawn.ready == "url":
+            return await _read_url(launched, launched.process.stdout)
+        await _accepting(launched, port)
+        launched.url = spawn.url.replace("{port}", str(port))
+        return b""
+    hint = "it must print its URL first" if spawn.ready == "url" else f"it must listen on port {port}"
+    raise LaunchError(f"{name!r} was not ready within {spawn.timeout:g} s", hint, launched.log)
 
 
 def resident(group: int) -> int | None:
@@ -176,10 +180,8 @@ async def _explain_death(launched: Launched) -> None:
     with trio.move_on_after(1):
         await launched.process.wait()
     await trio.sleep(0.05)  # the last words are still in the pipe
-    last = launched.log[-1] if launched.log else "without a word"
-    raise LaunchError(
-        f"the target {launched.died or 'closed its output'} before it was ready: {last}", "run it by hand"
-    )
+    how = launched.died or "closed its output"
+    raise LaunchError(f"the target {how} before it was ready", "see its last words below", launched.log)
 
 
 async def _stop(process: trio.Process) -> None:

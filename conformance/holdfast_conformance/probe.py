@@ -26,6 +26,9 @@ PINGS = 20
 """Round trips that the calibration measures."""
 
 
+TOO_BUSY = "this process cannot keep up: the machine stalls, or the target floods it"
+
+
 class Unusable(Exception):
     """The target cannot be judged: it is not there, or does not speak the protocol at all."""
 
@@ -59,7 +62,7 @@ async def sanity(bench: Bench) -> Frame | None:
         async with conduct(bench, _PROBE) as test:
             return await _sanity(test)
     except (Failure, StalledError) as error:
-        raise Unusable(bench.target.mask(str(error)) or "this machine stalled", _hint(error)) from error
+        raise Unusable(bench.target.mask(str(error)) or TOO_BUSY, _hint(error)) from error
 
 
 async def _sanity(test: Test) -> Frame | None:
@@ -106,7 +109,7 @@ async def survey(bench: Bench, welcome: Frame) -> None:
                 if profile not in bench.offered:
                     bench.refusals[profile] = await _doubt(test, session, profile)
     except (Failure, StalledError) as error:
-        raise Unusable(bench.target.mask(str(error)) or "this machine stalled", _hint(error)) from error
+        raise Unusable(bench.target.mask(str(error)) or TOO_BUSY, _hint(error)) from error
 
 
 async def _doubt(test: Test, session: Session, profile: str) -> str:

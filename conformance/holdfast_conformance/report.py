@@ -59,6 +59,7 @@ class Report:
             `target`.
         problem, hint: why a run is inconclusive as a whole, and what to do.
         log: the newest log lines of a target that the suite started, when the run was inconclusive.
+        ran: how many of the selected checks could be run, whatever came of it.
         started: the beginning of the run, UTC, RFC 3339.
     """
 
@@ -79,6 +80,7 @@ class Report:
     problem: str = ""
     hint: str = ""
     log: list[str] = field(default_factory=list)
+    ran: int = 0
     checks: list[CheckResult] = field(default_factory=list)
 
     @property
@@ -106,8 +108,7 @@ class Report:
         """The documented exit code of the command line."""
         if self.stopped == "interrupted":
             return INTERRUPTED
-        ran = [result for result in self.checks if result.verdict not in (Verdict.NA, Verdict.UNVERIFIED)]
-        if not ran and not self.problem and not self.stopped:
+        if not self.ran and not self.problem and not self.stopped:
             return NOTHING_RAN
         return EXIT[self.verdict]
 

@@ -42,6 +42,9 @@ LANES = 8
 SLOW_AT_ONCE = 48
 """Slow checks that wait at the same time; each holds a few connections and no lane."""
 
+DYING = 0.3
+"""Seconds in which a target that was lost may turn out to have died."""
+
 DIAGNOSED = 5
 """So many failures are run again, alone, to tell a flaky one."""
 
@@ -124,6 +127,7 @@ async def run(
                 launched = await stack.enter_async_context(launch(target.spawn, os.environ))
             except LaunchError as error:
                 report.stopped, report.problem, report.hint = "target", target.mask(str(error)), error.hint
+                report.log = [target.mask(line) for line in error.log]
                 return report
             url = launched.url
         patience = PATIENCE * options.scale
@@ -193,6 +197,9 @@ class _Run:
                 if self.report.stopped != "target":
                     await probe.sanity(self.bench)
             except probe.Unusable as problem:
+                if self.launched is not None:
+                    with trio.move_on_after(DYING):  # a process that has hung up may be about to end
+                        await self.launched.process.wait()
                 self._lost(str(problem), problem.hint)
             nursery.cancel_scope.cancel()
 
@@ -261,6 +268,7 @@ class _Run:
         if self._scope.cancel_called:
             return
         self._add(result)
+        self.report.ran += result.verdict not in (Verdict.NA, Verdict.UNVERIFIED)
         if result.verdict in (Verdict.FAIL, Verdict.WARN):
             self._failed.append((check, result))
             if self.options.fail_fast and result.verdict is Verdict.FAIL:

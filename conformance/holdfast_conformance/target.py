@@ -80,6 +80,7 @@ class Spawn:
         env: further environment variables.
         timeout: seconds until it must be ready.
         url: the URL when `ready` is `tcp`; `{port}` is replaced.
+        folder: where it starts; that of the target file.
     """
 
     cmd: str
@@ -87,6 +88,7 @@ class Spawn:
     env: tuple[tuple[str, str], ...] = ()
     timeout: float = 10.0
     url: str = "ws://127.0.0.1:{port}/"
+    folder: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ def parse(document: Table, source: str, base: Path) -> Target:
     target = Target(
         source=source,
         url=_url(str(head["url"]), source) if "url" in head else None,
-        spawn=reader.spawn(cast("Table", head["spawn"])) if "spawn" in head else None,
+        spawn=reader.spawn(cast("Table", head["spawn"]), base) if "spawn" in head else None,
         identities={name: reader.identity(name, table) for name, table in identities.items()},
         channels=cast("dict[str, str]", document.get("channels", {})),
         events=tuple(cast("dict[str, list[str]]", document.get("events", {})).get("via", ["publish"])),
@@ -235,7 +237,7 @@ class _Reader:
             expired=bool(table.get("expired", False)),
         )
 
-    def spawn(self, table: Table) -> Spawn:
+    def spawn(self, table: Table, folder: Path) -> Spawn:
         env = cast("Table", table.get("env", {}))
         return Spawn(
             cmd=str(table["cmd"]),
@@ -243,6 +245,7 @@ class _Reader:
             env=tuple((name, self.secret(value, f"target.spawn.env.{name}")) for name, value in env.items()),
             timeout=float(cast("float", table.get("timeout", 10.0))),
             url=str(table.get("url", "ws://127.0.0.1:{port}/")),
+            folder=folder,
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 
 import h11
 import trio
@@ -205,3 +206,10 @@ class Fake:
             for number, subscribed in list(listed.items()):
                 if subscribed == channel or "crosstalk" in self.faults:
                     await seat.send(type="event", id=number, data=data)
+
+
+async def announce(fake: Fake) -> None:
+    """Serve on a free port for ever and print the URL: the fake as a process of its own."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, fake.serve, 0, host="127.0.0.1"))
+        print(f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/", flush=True)
