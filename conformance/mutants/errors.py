@@ -108,3 +108,19 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """The reason of a close frame is a sentence."""
     _close(patch, lambda effect: Close(effect.code, f"sorry: {effect.reason}", effect.detail))
+
+
+@mutant(
+    "err/broken-method-is-silent",
+    violates="ERR-04",
+    killed_by="err/broken-method-is-internal",
+    says='expected error "internal"',
+)
+def _(patch: Patch) -> None:
+    """What a broken method throws is reported as a fault of the request."""
+
+    def change(fields: dict[str, Any]) -> None:
+        if fields["code"] == ErrorCode.INTERNAL:
+            fields["code"] = ErrorCode.BAD_REQUEST
+
+    _error(patch, change)

@@ -74,6 +74,7 @@ def register(server: Server) -> None:
     """Add the methods."""
     server.method("conf.echo")(lambda call: call.payload)
     server.method("conf.fail")(_fail)
+    server.method("conf.broken")(lambda call: 1 // 0)
     server.method("conf.forbidden")(lambda call: None)
 
     @server.method("conf.run")

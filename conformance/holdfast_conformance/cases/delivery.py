@@ -31,6 +31,9 @@ FLOOD = 8000
 
 FLOOD_BYTES = 4000
 
+BURST = 700
+"""Tiny events that the socket buffers of any system hold."""
+
 SLACK = 16 << 20
 """Bytes of resident memory that the allocator and the rest of a server may take beside the bound."""
 
@@ -543,3 +546,38 @@ async def ping_overtakes_without_fence(t: Test) -> None:
         frame=pong,
         hint="frames without `id` go past the queue; only profile fence makes a pong wait",
     )
+
+
+@check("del/burst-is-no-overflow", covers="DEL-18", needs=["rpc", "pubsub", "script:burst"])
+async def burst_is_no_overflow(t: Test) -> None:
+    """A burst of more than `queue` events that fits into the socket reaches a client that reads it whole."""
+    reader = await t.session("limited" if "limited" in t.bench.target.identities else None, name="reader")
+    queue = reader.limit("queue")
+    if queue > BURST:
+        raise t.not_applicable(f"a burst of {queue} events is more than a socket is sure to hold")
+    script_runner, channel = await t.session(name="runner"), t.channel()
+    sub = await reader.subscribe(channel)
+    await t.must((await script(script_runner, ["burst", channel, queue + queue // 2])).result())
+    hint = "write what the socket takes before you decide that the queue is too long"
+    await t.until(reader, reached(sub, queue + queue // 2 - 1), "the events of the burst")
+    gap = next((frame for frame in sub.frames if frame.type == "gap"), None)
+    t.that(gap is None, "a burst led to a gap although the client reads", frame=gap, hint=hint)
+
+
+@check("del/error-too-large", covers="DEL-19", needs=["rpc", "script:error"])
+async def error_too_large(t: Test) -> None:
+    """An error whose data exceeds the client's `max_frame` comes without the data, with its own code."""
+    narrow = await t.session(name="narrow", hello={"limits": {"max_frame": SMALL}})
+    wide = await t.session(name="wide")
+    body = {"code": "app", "message": "no", "data": "x" * size_between(t, wide)}
+    whole = await t.control((await wide.run(["error", body])).error("app"))
+    t.that("x" * SMALL in whole.text, "the error came without its data", frame=whole, requirement="CNF-02")
+    cut = await t.must(
+        (await narrow.run(["error", body])).error("app"),
+        hint="the code is what programs go by: drop `error.data`, keep the code",
+    )
+    error = cut["error"]
+    t.that(isinstance(error, dict) and "data" not in error, "the error carries data", frame=cut)
+    long = {"code": "app", "message": "é" * (SMALL // 2)}
+    await t.must((await narrow.run(["error", long])).error("app"), hint="cut the message if need be")
+    await t.alive(narrow)

@@ -101,3 +101,15 @@ async def unknown_method_is_found_out(t: Test) -> None:
         )
         codes.add(str(member(end, "code")))
     t.note(f"unknown methods are answered with {', '.join(sorted(codes))}")
+
+
+@check("err/broken-method-is-internal", covers="ERR-04", needs=["rpc", "method:broken", "method:echo"])
+async def broken_method_is_internal(t: Test) -> None:
+    """A method that breaks costs its own request: `internal`, and everything else goes on."""
+    alice = await t.session()
+    echo = t.method("echo")
+    await t.control((await alice.start("request", method=echo, data=1)).result(data=1))
+    for data in (1, None, {"deep": [1]}):
+        broken = await alice.start("request", method=t.method("broken"), data=data)
+        await t.must(broken.error("internal"), hint="catch what handlers throw, and log it under `error.ref`")
+        await t.must((await alice.start("request", method=echo, data=data)).result(), requirement="RPC-13")

@@ -126,6 +126,7 @@ export const METHODS = new Map([
   ['conf.fail', async () => {
     throw new Failure('app', 'failed as asked', { data: { reason: 'asked', details: [1, null, 'two'] } });
   }],
+  ['conf.broken', async () => JSON.parse('a method with a bug')],
   ['conf.forbidden', null],
   ['conf.run', run],
 ]);
