@@ -101,24 +101,28 @@ async def websocket_pings_are_no_life(t: Test) -> None:
 async def every_frame_is_life(t: Test) -> None:
     """Frames of every kind, also ignored and refused ones, keep a client that answers no ping."""
     unknown = f"x{t.random.getrandbits(32):x}.nothing"
-    sessions: dict[str, Session] = {}
-    for kind in ("pong", "unknown", "ack", "cancel", "refused", "ping", "nothing"):
-        sessions[kind] = await t.session(profiles=(), name=f"sends {kind}")
-        sessions[kind].answer_heartbeats = False
-    interval, timeout = heartbeat(t, sessions["pong"], 2)
+    kinds = ("pong", "unknown", "ack", "cancel", "refused", "ping", "nothing")
+    sessions = {kind: await t.session(profiles=(), name=f"sends {kind}") for kind in kinds}
+    interval, timeout = heartbeat(t, sessions["pong"], 2.5)
     hole, used = sessions["cancel"].next_id(), sessions["cancel"].next_id()
     await sessions["cancel"].start(unknown, id=used)
-    for _ in range(3):
-        await t.sit_out(0.7 * (interval + timeout), "most of interval and timeout")
+    for session in sessions.values():
+        session.answer_heartbeats = False
+    for _ in range(5):
         await sessions["pong"].send({"type": "pong"})
         await sessions["unknown"].send({"type": unknown})
         await sessions["ack"].send_text('{"type":"ack","seq":1}')
         await sessions["cancel"].send({"type": "cancel", "of": hole})
         await sessions["refused"].start(unknown)
         await sessions["ping"].send({"type": "ping"})
-    await falls_silent(t, sessions.pop("nothing"), 0)
+        await t.sit_out((interval + timeout) / 2, "half of interval and timeout")
+    silent = sessions.pop("nothing")
     for session in sessions.values():
-        await t.alive(session, hint="note the time of every message that you read, before you look into it")
+        await session.send({"type": "ping", "t": "the end"})
+    for session in sessions.values():
+        hint = "note the time of every message that you read, before you look into it"
+        await t.must(session.receives("pong", t="the end"), hint=hint)
+    await falls_silent(t, silent, 0)
 
 
 @check("ses/pings-in-a-burst", covers=["SES-35", "SES-34"], needs=["session"])

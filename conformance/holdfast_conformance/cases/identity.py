@@ -100,16 +100,14 @@ async def auth_extends(t: Test) -> None:
     first = announced(t, brief)
     await t.sit_out(max(0.0, begin + 0.6 * first - t.now()), "a part of the identity's life")
     renewed = t.now()
-    if renewed > begin + 0.85 * first:
-        raise StalledError
+    in_time(t, begin + 0.85 * first)
     call = await brief.start("auth", token=t.token("brief"))
     answer = await t.must(
         call.result(), requirement="SES-27", hint="an auth that came in time is answered first"
     )
     second = expiry_of(t, answer)
     await t.sit_out(max(0.0, begin + 1.1 * first - t.now()), "the rest of the old identity's life")
-    if t.now() > renewed + 0.85 * second:
-        raise StalledError
+    in_time(t, renewed + 0.85 * second)
     await t.alive(brief, hint="forget the expiry of the old identity", requirement="SES-20")
     await t.closes(brief, 4100, within=second, requirement="SES-18", hint="the new identity expires, too")
 
@@ -154,8 +152,7 @@ async def refused_auth_keeps_expiry(t: Test) -> None:
     await unknown.error("unauthenticated")
     foreign = await brief.start("auth", token=t.token("bob"))
     await foreign.error("principal_mismatch")
-    if t.now() > begin + 0.85 * expires:
-        raise StalledError
+    in_time(t, begin + 0.85 * expires)
     await t.alive(brief, hint="a refused auth costs its own exchange only")
     await t.closes(
         brief, 4100, within=expires, hint="take over the new identity only when the auth is accepted"
@@ -296,7 +293,8 @@ async def auth_behind_an_unfinished_one(t: Test) -> None:
     third = await alice.start("auth", token=t.token("alice"))
     alice.resume_reading()
     for call in calls:
-        await call.terminal()
+        if await call.terminal().wait_or_close() is None:
+            raise t.unverified("the connection is too slow to be filled and emptied within a heartbeat")
     await t.must(first.result(), requirement="SES-19")
     for behind in (second, third):
         hint = "an auth is unfinished until its terminal has left the queue"
@@ -361,3 +359,13 @@ def expiry_of(t: Test, answer: Frame) -> float:
     t.that(right, f"expires_in_ms of the result is {expires}", frame=answer, requirement="SES-19")
     assert isinstance(expires, int)
     return expires / 1000
+
+
+def in_time(t: Test, deadline: float) -> None:
+    """Give up when the check has come later than it must to say anything about an identity that expires."""
+    if t.now() > deadline:
+        if t.bench.clock.rtt.p50 > 0.03:
+            raise t.unverified(
+                "the round trip is too long for the life of the identity `brief`; let it live longer"
+            )
+        raise StalledError
