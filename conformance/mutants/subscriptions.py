@@ -1,207 +1,407 @@
-"""Mutants of spec/05-subscriptions.md."""
+"""Mutants of spec/05-subscriptions.md; those of its patterns are in `patterns.py`."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+import unicodedata
+from typing import TYPE_CHECKING
 
 import trio
 from holdfast_reference.backends.memory import MemoryBroker
+from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol import effects
+from holdfast_reference.protocol.codec import encode_data, encode_error
 from holdfast_reference.protocol.connection import Connection
-from holdfast_reference.protocol.effects import NOTHING, Publish, Subscribe
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
-from holdfast_reference.protocol.events import Event
-from holdfast_reference.protocol.names import Pattern
-from holdfast_reference.protocol.outgoing import OPEN
-from holdfast_reference.protocol.states import Stage, Step
+from holdfast_reference.protocol.events import Event, event_head
+from holdfast_reference.protocol.outgoing import OPEN, REFUSAL
+from holdfast_reference.protocol.states import Step
 from holdfast_reference.server import session as server
 
 from mutants.harness import Patch, mutant
-from mutants.tools import on_frame, on_write
+from mutants.tools import NOTHING, on_deliver, on_effect, varied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast_reference.protocol import messages
     from holdfast_reference.protocol.effects import Effects
+    from holdfast_reference.protocol.grants import Action
     from holdfast_reference.server.session import Session
 
-    Row = dict[str, Any]
+    Apply = Callable[[Session, effects.Publish], None]
 
 
-def _apply(patch: Patch, effect: type, around: Callable[..., None]) -> None:
-    """Let `around(original, session, effect)` carry out one kind of effect."""
-    table: dict[type, Callable[..., None]] = server._APPLY  # type: ignore[assignment]  # it is a dict
-    original = table[effect]
-    patch.item(table, effect, lambda session, wanted: around(original, session, wanted))
+# Opening and its end
 
 
-def _authorize(patch: Patch, spared: str) -> None:
-    """Ask nobody whether an action is allowed."""
-
-    def authorize(original: Callable[..., None], self: Connection, action: str, name: str) -> None:
-        if action != spared:
-            original(self, action, name)
-
-    patch.wrap(Connection, "_authorize", authorize)
-
-
-@mutant("sub/never-open", violates="SUB-01", killed_by="subscriptions/subscribe", says='"open"')
+@mutant(
+    "sub/never-open",
+    violates="SUB-01",
+    killed_by=[
+        "subscriptions/subscribe",
+        "subscriptions/pattern-good-star",
+        "subscriptions/pattern-good-globstar",
+        "subscriptions/pattern-good-star-and-globstar",
+        "subscriptions/pattern-good-star-inside-segment",
+        "subscriptions/pattern-good-three-stars",
+        "subscriptions/pattern-good-globstar-inside-segment",
+        "subscriptions/pattern-good-255-bytes",
+        "subscriptions/pattern-good-line-feed",
+    ],
+    says='expected {"type":"open"',
+)
 def _(patch: Patch) -> None:
     """Subscriptions work, and `open` is never sent."""
 
     def opened(original: Callable[..., Effects], self: Connection, id: int) -> Effects:
-        exchange = self._exchanges.running.get(id)
-        if exchange is not None:
-            exchange.step(Step.OPEN)
+        self._exchanges.running[id].step(Step.OPEN)
         return NOTHING
 
     patch.wrap(Connection, "opened", opened)
 
 
-@mutant("sub/open-twice", violates="SUB-01", killed_by="sub/one-open", says="a second", during=["sub/each-*"])
+@mutant(
+    "sub/empty-segments-refused",
+    violates="SUB-01",
+    killed_by="subscriptions/empty-segment-in-channel",
+    says='got error "bad_request"',
+)
 def _(patch: Patch) -> None:
-    """Every `open` is sent twice."""
+    """A channel with an empty segment is refused as if it were a pattern."""
+    _refuse_channels(patch, "//")
+
+
+@mutant(
+    "sub/open-twice",
+    violates="SUB-01",
+    killed_by="sub/one-open",
+    says="a second open",
+    during=["subscriptions/two-subscriptions"],
+)
+def _(patch: Patch) -> None:
+    """A second subscription to a channel is confirmed twice."""
 
     def opened(original: Callable[..., Effects], self: Connection, id: int) -> Effects:
         original(self, id)
-        self._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
+        names = [exchange.name for exchange in self._exchanges.running.values()]
+        if names.count(self._exchanges.running[id].name) > 1:
+            self._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
         return NOTHING
 
     patch.wrap(Connection, "opened", opened)
 
 
-async def _open_later(session: Session, id: int) -> None:
-    for _ in range(20):
-        await trio.lowlevel.checkpoint()
-    session._do(session.core.opened(id))
-
-
 @mutant(
-    "sub/event-before-open",
+    "sub/open-behind-the-first-events",
     violates="SUB-02",
-    killed_by=["sub/nothing-before-open", "subscriptions/open-before-event"],
-    says="open",
+    killed_by="sub/nothing-before-open",
+    says="before its open",
+    during=["subscriptions/open-before-event"],
 )
 def _(patch: Patch) -> None:
-    """A subscription gets events at once, and its `open` a little later."""
-
-    def subscribe(original: Callable[..., None], session: Session, effect: Any) -> None:
-        session._work[effect.id] = server._Subscription(session, effect)
-        session._start(_open_later, session, effect.id)
-
-    def deliver(original: Callable[..., None], self: Connection, id: int, event: Event) -> None:
-        exchange = self._exchanges.running.get(id)
-        if exchange is None:
-            return
-        stage, exchange.stage = exchange.stage, Stage.OPEN
-        original(self, id, event)
-        exchange.stage = stage
-
-    _apply(patch, Subscribe, subscribe)
-    patch.wrap(Connection, "deliver", deliver)
+    """An `open` is written a little after the subscription is registered."""
+    _lazy_open(patch, even_after_an_event=True)
 
 
 @mutant(
-    "sub/forbidden-subscribe-opens",
+    "sub/first-event-replaces-open",
+    violates="SUB-02",
+    killed_by="subscriptions/open-before-event",
+    says='expected {"type":"open"',
+)
+def _(patch: Patch) -> None:
+    """An `open` that comes too late, for there was an event already, is left out."""
+    _lazy_open(patch, even_after_an_event=False)
+
+
+def _lazy_open(patch: Patch, *, even_after_an_event: bool) -> None:
+    confirmed: set[tuple[Connection, int]] = set()
+
+    def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
+        session.core._exchanges.running[effect.id].step(Step.OPEN)
+        session._work[effect.id] = server._Subscription(session, effect)
+        session._start(confirm, session, effect.id)
+
+    def deliver(self: Connection, id: int, event: Event) -> Event:
+        if not even_after_an_event:
+            confirmed.add((self, id))
+        return event
+
+    async def confirm(session: Session, id: int) -> None:
+        await trio.sleep(0.001)
+        if session.core.is_running(id) and (session.core, id) not in confirmed:
+            session.core._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
+            session._touch()
+
+    on_effect(patch, effects.Subscribe, subscribe)
+    on_deliver(patch, deliver)
+
+
+@mutant(
+    "sub/last-event-before-open",
+    violates="SUB-02",
+    killed_by="sub/publish-after-open-is-seen",
+    says="the first frame of a subscription",
+)
+def _(patch: Patch) -> None:
+    """A new subscriber gets the newest event of the channel as a greeting, in front of its `open`."""
+    newest: dict[str, Event] = {}
+
+    def publish(original: Apply, session: Session, effect: effects.Publish) -> None:
+        newest[effect.event.channel] = effect.event
+        original(session, effect)
+
+    def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
+        if effect.name in newest:
+            session.core._outgoing.event(effect.id, event_head(effect.id) + newest[effect.name].tail)
+        original(session, effect)
+
+    on_effect(patch, effects.Publish, publish)
+    on_effect(patch, effects.Subscribe, subscribe)
+
+
+@mutant(
+    "sub/anybody-subscribes",
     violates="SUB-03",
     killed_by=["sub/forbidden-subscribe", "subscriptions/forbidden-subscribe"],
-    says="forbidden",
+    says='expected error "forbidden"',
 )
 def _(patch: Patch) -> None:
-    """Whoever asks may subscribe to everything."""
-    _authorize(patch, "subscribe")
+    """Nobody is asked for the right to subscribe."""
+    _not_asked(patch, "subscribe")
 
 
 @mutant(
-    "sub/both-is-a-channel", violates="SUB-04", killed_by="subscriptions/subscribe-both", says="bad_request"
+    "sub/forbidden-is-not-found",
+    violates="SUB-03",
+    killed_by=["sub/forbidden-subscribe", "subscriptions/forbidden-subscribe"],
+    says='got error "not_found"',
 )
 def _(patch: Patch) -> None:
-    """Of `channel` and `pattern` the channel counts."""
+    """A channel that the principal may not see is called unknown."""
 
-    def look(core: Connection, frame: Row, read: Callable[[Row], Effects]) -> Any:
-        if frame.get("type") == "subscribe" and {"channel", "pattern"} <= frame.keys():
-            return read({name: value for name, value in frame.items() if name != "pattern"})
+    def authorize(original: Callable[..., None], self: Connection, action: Action, name: str) -> None:
+        if action == "subscribe" and not self._may(action, name):
+            raise ExchangeError(ErrorCode.NOT_FOUND, "no such channel")
+        original(self, action, name)
+
+    patch.wrap(Connection, "_authorize", authorize)
+
+
+@mutant(
+    "sub/refused-and-registered",
+    violates="SUB-03",
+    killed_by="sub/forbidden-subscribe",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """A forbidden subscribe is answered with the right error, and registered all the same."""
+    forbidden = _not_asked(patch, "subscribe")
+
+    def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
+        if (session.core, effect.name) not in forbidden:
+            original(session, effect)
+            return
+        session.core._exchanges.running[effect.id].step(Step.OPEN)
+        session._work[effect.id] = server._Subscription(session, effect)
+        text = encode_error(effect.id, ExchangeError(ErrorCode.FORBIDDEN, ""))
+        session.core._outgoing.push(REFUSAL, effect.id, text)
+
+    on_effect(patch, effects.Subscribe, subscribe)
+
+
+def _not_asked(patch: Patch, about: Action) -> set[tuple[Connection, str]]:
+    """Let an action pass unasked; what should have been refused is gathered in the set that is returned."""
+    passed: set[tuple[Connection, str]] = set()
+
+    def authorize(original: Callable[..., None], self: Connection, action: Action, name: str) -> None:
+        if action != about:
+            original(self, action, name)
+        elif not self._may(action, name):
+            passed.add((self, name))
+
+    patch.wrap(Connection, "_authorize", authorize)
+    return passed
+
+
+@mutant(
+    "sub/channel-beats-pattern",
+    violates="SUB-04",
+    killed_by=["subscriptions/subscribe-both", "subscriptions/subscribe-both-same"],
+    says='expected error "bad_request"',
+)
+def _(patch: Patch) -> None:
+    """A subscribe with both `channel` and `pattern` subscribes to the channel."""
+    _targets(patch, lambda message: isinstance(message.channel, str))
+
+
+@mutant(
+    "sub/nothing-is-something",
+    violates="SUB-04",
+    killed_by="subscriptions/subscribe-neither",
+    says='expected error "bad_request"',
+)
+def _(patch: Patch) -> None:
+    """A subscribe with neither `channel` nor `pattern` subscribes to the channel without a name."""
+    _targets(patch, lambda message: not isinstance(message.pattern, str))
+
+
+def _targets(patch: Patch, by_channel: Callable[[messages.Subscribe], bool]) -> None:
+    def check(
+        original: Callable[..., tuple[str, bool]], message: messages.Subscribe, profiles: frozenset[str]
+    ) -> tuple[str, bool]:
+        if not by_channel(message):
+            return original(message, profiles)
+        return (message.channel if isinstance(message.channel, str) else "", False)
+
+    patch.wrap(core, "check_subscribe", check)
+
+
+@mutant(
+    "sub/cancelled-in-name-only",
+    violates="RPC-02",
+    killed_by=["sub/cancel-stops-delivery", "sub/burst-of-subscriptions"],
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """A cancel is answered, and events keep coming."""
+
+    def stop(original: Callable[..., None], session: Session, effect: effects.Stop) -> None:
+        if not isinstance(session._work.get(effect.id), server._Subscription):
+            original(session, effect)
+
+    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+        if self.is_running(id):
+            return event
+        self._outgoing.event(id, event_head(id) + event.tail)
         return None
 
-    on_frame(patch, look)
+    on_effect(patch, effects.Stop, stop)
+    on_deliver(patch, deliver)
 
 
-async def _subscribe_later(session: Session, effect: Subscribe) -> None:
-    for _ in range(200):
-        await trio.lowlevel.checkpoint()
-    if session.core.is_running(effect.id):
-        session._work[effect.id] = server._Subscription(session, effect)
+# Who gets an event
 
 
 @mutant(
-    "sub/open-before-effect",
+    "sub/registered-behind-open",
     violates="SUB-05",
-    killed_by="sub/publish-after-open-is-seen",
-    says="expected the event",
+    killed_by=["sub/publish-after-open-is-seen", "sub/pattern-sees-new-channels"],
+    says="nothing of the kind came",
 )
 def _(patch: Patch) -> None:
-    """`open` is sent before the subscription takes effect."""
+    """`open` is sent first, and the subscription registered a little later."""
 
-    def subscribe(original: Callable[..., None], session: Session, effect: Subscribe) -> None:
+    def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
         session.core.opened(effect.id)
-        session._start(_subscribe_later, session, effect)
+        session._start(register, session, effect)
 
-    _apply(patch, Subscribe, subscribe)
+    async def register(session: Session, effect: effects.Subscribe) -> None:
+        await trio.sleep(0.01)
+        if session.core.is_running(effect.id):
+            session._work[effect.id] = server._Subscription(session, effect)
+
+    on_effect(patch, effects.Subscribe, subscribe)
 
 
 @mutant(
-    "sub/pattern-knows-old-channels",
-    violates="SUB-05",
-    killed_by="sub/pattern-sees-new-channels",
-    says="expected the event",
+    "sub/every-fiftieth-event-again",
+    violates="SUB-06",
+    killed_by="sub/each-event-once",
+    says="came again",
 )
 def _(patch: Patch) -> None:
-    """A pattern subscription gets the events of channels that were used before it was opened."""
-    used: set[str] = set()
+    """Now and then an event is delivered twice, as by a broker that retries."""
+    counted: list[Event] = []
 
     def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
-        if event.channel in used or not self._patterns:
-            original(self, event)
-        used.add(event.channel)
-
-    patch.wrap(MemoryBroker, "publish", publish)
-
-
-@mutant("sub/event-twice", violates="SUB-06", killed_by="sub/each-event-once", says="came again")
-def _(patch: Patch) -> None:
-    """Every hundredth event is delivered twice."""
-    seen = [0]
-
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+        counted.append(event)
         original(self, event)
-        seen[0] += 1
-        if seen[0] % 100 == 0:
+        if len(counted) % 50 == 0:
             original(self, event)
 
     patch.wrap(MemoryBroker, "publish", publish)
 
 
 @mutant(
-    "sub/one-per-channel",
+    "sub/one-subscription-per-channel",
     violates="SUB-07",
     killed_by=["sub/two-subscriptions-are-two", "subscriptions/two-subscriptions"],
     says="expected",
 )
 def _(patch: Patch) -> None:
-    """Of two subscriptions of a session to one channel only the first gets events."""
+    """A second subscription to a channel is confirmed, and the events all come on the first."""
 
-    def publish(self: MemoryBroker, event: Event) -> None:
-        sessions = set()
-        for subscriber in self._channels.get(event.channel, ()):
-            session = subscriber._session  # type: ignore[attr-defined]  # it is one of ours
-            if session not in sessions:
-                sessions.add(session)
-                subscriber.deliver(event)
+    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+        running = self._exchanges.running
+        same = [other for other, exchange in running.items() if exchange.name == running[id].name]
+        return event if same[0] == id else None
 
-    patch.set(MemoryBroker, "publish", publish)
+    on_deliver(patch, deliver)
 
 
-@mutant("sub/two-orders", violates="SUB-08", killed_by="sub/one-order-for-all", says="sees another order")
+@mutant(
+    "sub/cancel-takes-all-of-the-channel",
+    violates="SUB-07",
+    killed_by=["sub/two-subscriptions-are-two", "subscriptions/cancel-one-of-two"],
+    says="expected",
+)
+def _(patch: Patch) -> None:
+    """To cancel one subscription removes all those of the session to the same channel."""
+
+    def stop(original: Callable[..., None], session: Session, effect: effects.Stop) -> None:
+        gone = session._work.get(effect.id)
+        original(session, effect)
+        for id, other in list(session._work.items()):
+            if (
+                isinstance(gone, server._Subscription)
+                and isinstance(other, server._Subscription)
+                and gone._name == other._name
+            ):
+                session._work.pop(id).cancel()
+
+    on_effect(patch, effects.Stop, stop)
+
+
+@mutant(
+    "sub/own-events-first",
+    violates="SUB-08",
+    killed_by="sub/one-order-for-all",
+    says="sees another order than",
+)
+def _(patch: Patch) -> None:
+    """A publisher gets its own events at once, and those of the others by way of a broker."""
+    publisher: list[Session] = []
+    backlog: list[tuple[server._Subscription, Event]] = []
+
+    def publish(original: Apply, session: Session, effect: effects.Publish) -> None:
+        publisher[:] = [session]
+        original(session, effect)
+
+    def deliver(original: Callable[..., None], self: server._Subscription, event: Event) -> None:
+        if self._session in publisher:
+            original(self, event)
+            return
+        backlog.append((self, event))
+        if len(backlog) == 1:
+            self._session._start(drain, original)
+
+    async def drain(original: Callable[..., None]) -> None:
+        await trio.sleep(0.001)
+        late, backlog[:] = backlog.copy(), []
+        for subscription, event in late:
+            original(subscription, event)
+
+    on_effect(patch, effects.Publish, publish)
+    patch.wrap(server._Subscription, "deliver", deliver)
+
+
+@mutant(
+    "sub/pairs-swapped-for-one",
+    violates="SUB-08",
+    killed_by="sub/one-order-for-all",
+    says="sees another order than",
+)
 def _(patch: Patch) -> None:
     """The first subscriber of a channel gets each pair of events the other way round."""
     kept: dict[str, Event] = {}
@@ -219,32 +419,92 @@ def _(patch: Patch) -> None:
     patch.set(MemoryBroker, "publish", publish)
 
 
+def _like(patch: Patch, normal: Callable[[str], str]) -> None:
+    """Let the broker find channels by a form of their names."""
+
+    def name(original: Callable[..., None], self: MemoryBroker, name: str, *rest: object) -> None:
+        original(self, normal(name), *rest)
+
+    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+        original(self, varied(event, channel=normal(event.channel)))
+
+    patch.wrap(MemoryBroker, "subscribe", name)
+    patch.wrap(MemoryBroker, "unsubscribe", name)
+    patch.wrap(MemoryBroker, "publish", publish)
+
+
 @mutant(
-    "sub/case-is-ignored",
+    "sub/channels-without-case",
     violates="SUB-09",
     killed_by="sub/similar-channels-are-others",
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
-    """Channels that differ in case alone are one."""
+    """Channels whose names differ in case only are one."""
+    _like(patch, str.casefold)
+
+
+@mutant(
+    "sub/channels-normalised",
+    violates="SUB-09",
+    killed_by="sub/similar-channels-are-others",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """Channels whose names look alike are one."""
+    _like(patch, lambda name: unicodedata.normalize("NFC", name))
+
+
+@mutant(
+    "sub/channels-end-at-nul",
+    violates="SUB-09",
+    killed_by="sub/similar-channels-are-others",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """A name ends at its first NUL, as in C."""
+    _like(patch, lambda name: name.partition("\0")[0])
+
+
+@mutant(
+    "sub/channels-trimmed",
+    violates="SUB-09",
+    killed_by="sub/similar-channels-are-others",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """Slashes and spaces around a name are cut off."""
+    _like(patch, lambda name: name.strip("/ "))
+
+
+@mutant(
+    "sub/channel-stands-for-what-is-below",
+    violates="SUB-09",
+    killed_by="sub/similar-channels-are-others",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """A subscription to a channel gets the events of the channels below it, too."""
 
     def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
-        for channel, subscribers in self._channels.items():
-            if channel.lower() == event.channel.lower():
-                for subscriber in subscribers:
-                    subscriber.deliver(event)
+        original(self, event)
+        above = event.channel
+        while "/" in above:
+            above = above.rpartition("/")[0]
+            for subscriber in self._channels.get(above, ()):
+                subscriber.deliver(event)
 
     patch.wrap(MemoryBroker, "publish", publish)
 
 
 @mutant(
     "sub/everybody-hears-everything",
-    violates="SUB-09",
-    killed_by=["sub/similar-channels-are-others"],
+    violates="SEC-10",
+    killed_by="sub/bystander-hears-nothing",
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
-    """Every event goes to every subscriber."""
+    """Every event reaches every subscription, whatever its channel."""
 
     def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
         for subscribers in self._channels.values():
@@ -255,325 +515,54 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
-    "sub/wrong-channel-on-event",
+    "sub/event-names-another-channel",
     violates="SUB-10",
     killed_by="sub/event-names-its-channel",
     says="instead of",
-    during=["sub/each-*"],
+    during=["sub/each-event-once"],
 )
 def _(patch: Patch) -> None:
-    """Events on a channel carry the first segment of its name."""
-    on_write(patch, lambda frame: frame | {"channel": "conf"} if frame["type"] == "event" else None)
+    """An event names its channel without the last segment."""
+
+    def deliver(self: Connection, id: int, event: Event) -> Event:
+        name = encode_data(event.channel.rpartition("/")[0]).json
+        return varied(event, tail=b',"channel":%b%b' % (name, event.tail))
+
+    on_deliver(patch, deliver)
 
 
 @mutant(
-    "sub/publish-answered-with-error",
-    violates="SUB-11",
-    killed_by=["subscriptions/publish", "sub/publish-in-order"],
-    says="unavailable",
-)
-def _(patch: Patch) -> None:
-    """Publishes take effect and are answered with an error."""
-
-    def publish(original: Callable[..., None], session: Session, effect: Publish) -> None:
-        session.owner.broker.publish(effect.event)
-        session.core.fail(effect.id, ExchangeError(ErrorCode.UNAVAILABLE, "", retry_ms=0))
-
-    _apply(patch, Publish, publish)
-
-
-async def _publish_later(original: Callable[..., None], session: Session, effect: Publish) -> None:
-    for _ in range(3):
-        await trio.lowlevel.checkpoint()
-    original(session, effect)
-    session._touch()
-
-
-@mutant(
-    "sub/large-publishes-are-overtaken",
-    violates="SUB-12",
-    killed_by="sub/publish-in-order",
-    says="no gap before it",
-)
-def _(patch: Patch) -> None:
-    """Large publishes are worked on beside the others."""
-
-    def publish(original: Callable[..., None], session: Session, effect: Publish) -> None:
-        if len(effect.event.tail) > 4000:
-            session._start(_publish_later, original, session, effect)
-        else:
-            original(session, effect)
-
-    _apply(patch, Publish, publish)
-
-
-@mutant(
-    "sub/forbidden-publish-accepted",
-    violates="SUB-13",
-    killed_by=["sub/refused-publish-has-no-event", "subscriptions/forbidden-publish"],
-    says="forbidden",
-)
-def _(patch: Patch) -> None:
-    """Whoever asks may publish to everything."""
-    _authorize(patch, "publish")
-
-
-@mutant(
-    "sub/refused-publish-delivered",
-    violates="SUB-14",
-    killed_by="sub/refused-publish-has-no-event",
-    says="must not come, and came",
-)
-def _(patch: Patch) -> None:
-    """A forbidden publish is answered with an error, when its event is on its way already."""
-    _authorize(patch, "publish")
-
-    def publish(original: Callable[..., None], session: Session, effect: Publish) -> None:
-        session.owner.broker.publish(effect.event)
-        if session.core._may("publish", effect.event.channel):
-            session.core.succeed(effect.id, server._EMPTY)
-        else:
-            session.core.fail(effect.id, ExchangeError(ErrorCode.FORBIDDEN, "not allowed"))
-
-    _apply(patch, Publish, publish)
-
-
-@mutant(
-    "sub/echo-always",
-    violates="SUB-15",
-    killed_by=["sub/echo-false-skips-own-session", "sub/echo-false-on-patterns"],
-    says="must not come, and came",
-)
-def _(patch: Patch) -> None:
-    """`echo:false` is ignored."""
-
-    def init(
-        original: Callable[..., None], self: Event, channel: str, payload: Any, exclude: str = ""
-    ) -> None:
-        original(self, channel, payload)
-
-    patch.wrap(Event, "__init__", init)
-
-
-@mutant(
-    "sub/echo-false-skips-principal",
-    violates="SUB-16",
-    killed_by=["sub/echo-false-skips-own-session", "sub/echo-false-same-principal"],
-    says="expected the event",
-)
-def _(patch: Patch) -> None:
-    """`echo:false` leaves out every session of the publisher's principal."""
-    publishers: dict[str, str] = {}
-
-    def publish(original: Callable[..., None], session: Session, effect: Publish) -> None:
-        publishers[session.conn] = session.principal
-        original(session, effect)
-
-    def deliver(original: Callable[..., None], self: Connection, id: int, event: Event) -> None:
-        grant = self.grant
-        if grant is None or publishers.get(event.exclude) != grant.principal:
-            original(self, id, event)
-
-    _apply(patch, Publish, publish)
-    patch.wrap(Connection, "deliver", deliver)
-
-
-@mutant(
-    "sub/never-echo",
-    violates="SUB-17",
-    killed_by=["sub/echo-false-skips-own-session", "subscriptions/own-event"],
-    says="expected",
-)
-def _(patch: Patch) -> None:
-    """A session never gets its own events."""
-
-    def publish(original: Callable[..., None], session: Session, effect: Publish) -> None:
-        effect.event.exclude = session.conn
-        original(session, effect)
-
-    _apply(patch, Publish, publish)
-
-
-@mutant(
-    "sub/too-large-for-its-event",
-    violates="SUB-18",
-    killed_by="sub/publish-too-large-for-its-event",
-    says='expected error "too_large"',
-)
-def _(patch: Patch) -> None:
-    """A publish is accepted when it fits itself, whatever its event takes."""
-    patch.set(Event, "largest", 0)
-
-
-def _check_pattern(patch: Patch, accepts: Callable[[str], bool]) -> None:
-    """Let some bad patterns pass for a pattern that matches nothing."""
-
-    def look(core: Connection, frame: Row, read: Callable[[Row], Effects]) -> Any:
-        pattern = frame.get("pattern")
-        if frame.get("type") == "subscribe" and isinstance(pattern, str) and accepts(pattern):
-            return read(frame | {"pattern": "no/such/channel"})
-        return None
-
-    on_frame(patch, look)
-
-
-@mutant(
-    "sub/empty-segment", violates="SUB-19", killed_by="subscriptions/pattern-slash-twice", says="bad_request"
-)
-def _(patch: Patch) -> None:
-    """A pattern may have empty segments."""
-    _check_pattern(patch, lambda pattern: "//" in pattern)
-
-
-@mutant(
-    "sub/globstar-inside",
-    violates="SUB-19",
-    killed_by="subscriptions/pattern-globstar-inside",
-    says="bad_request",
-)
-def _(patch: Patch) -> None:
-    """A pattern may have `**` anywhere."""
-    _check_pattern(patch, lambda pattern: "/**/" in pattern)
-
-
-def _matches(patch: Patch, verdict: Callable[[list[str], list[str], bool], bool]) -> None:
-    """Change what patterns match: `verdict(pattern, channel, right)`, both in segments."""
-
-    def matches(original: Callable[..., bool], self: Pattern, channel: str) -> bool:
-        return verdict(self.text.split("/"), channel.split("/"), original(self, channel))
-
-    patch.wrap(Pattern, "matches", matches)
-
-
-def _alike(pattern: list[str], channel: list[str], star: Callable[[str], bool]) -> bool:
-    return len(pattern) == len(channel) and all(
-        star(name) if wanted == "*" else wanted == name for wanted, name in zip(pattern, channel, strict=True)
-    )
-
-
-@mutant(
-    "sub/star-matches-nothing",
-    violates="SUB-20",
-    killed_by="patterns/a-slash-star",
-    says="event",
-)
-def _(patch: Patch) -> None:
-    """`*` matches an empty segment, too."""
-    _matches(patch, lambda pattern, channel, right: right or _alike(pattern, channel, lambda name: True))
-
-
-@mutant("sub/star-crosses-slash", violates="SUB-20", killed_by="patterns/a-slash-star", says="event")
-def _(patch: Patch) -> None:
-    """`*` matches any text, slashes included."""
-    _matches(
-        patch,
-        lambda pattern, channel, right: (
-            right
-            or (
-                pattern[-1] == "*"
-                and len(channel) >= len(pattern)
-                and channel[: len(pattern) - 1] == pattern[:-1]
-            )
-        ),
-    )
-
-
-@mutant(
-    "sub/globstar-matches-nothing",
-    violates="SUB-21",
-    killed_by="patterns/a-slash-globstar",
-    says="event",
-)
-def _(patch: Patch) -> None:
-    """`**` matches no segment at all, too."""
-    _matches(
-        patch, lambda pattern, channel, right: right or (pattern[-1] == "**" and pattern[:-1] == channel)
-    )
-
-
-@mutant("sub/globstar-is-one", violates="SUB-21", killed_by="patterns/a-slash-globstar", says="event")
-def _(patch: Patch) -> None:
-    """`**` matches one segment only."""
-    _matches(patch, lambda pattern, channel, right: right and len(channel) == len(pattern))
-
-
-@mutant("sub/glob", violates="SUB-22", killed_by="patterns/a-star", says="event")
-def _(patch: Patch) -> None:
-    """Segments are matched like file names."""
-    _matches(
-        patch,
-        lambda pattern, channel, right: (
-            right
-            or (
-                len(pattern) == len(channel)
-                and all(
-                    fnmatchcase(name, wanted) and name for wanted, name in zip(pattern, channel, strict=True)
-                )
-            )
-        ),
-    )
-
-
-@mutant(
-    "sub/channel-is-a-pattern",
+    "sub/star-in-a-channel-is-a-pattern",
     violates="SUB-23",
     killed_by="sub/star-in-a-channel-is-a-character",
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
-    """A `channel` with a star is taken for a pattern."""
+    """A channel with a star in it is taken for a pattern."""
 
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
-        for channel, subscribers in self._channels.items():
-            if channel == event.channel or ("*" in channel and fnmatchcase(event.channel, channel)):
-                for subscriber in subscribers:
-                    subscriber.deliver(event)
+    def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
+        original(session, effect._replace(pattern=effect.pattern or "*" in effect.name))
 
-    patch.wrap(MemoryBroker, "publish", publish)
+    on_effect(patch, effects.Subscribe, subscribe)
 
 
 @mutant(
-    "sub/pattern-event-unnamed",
-    violates="SUB-24",
-    killed_by="sub/pattern-event-has-channel",
-    during=["sub/pattern-*"],
-    says="channel",
+    "sub/star-in-a-channel-refused",
+    violates="SUB-23",
+    killed_by="subscriptions/star-in-channel",
+    says='got error "bad_request"',
 )
 def _(patch: Patch) -> None:
-    """Events of a pattern subscription do not say where they come from."""
-    patch.set(Event, "named_tail", property(lambda self: self.tail))
+    """A channel with a star in it is refused."""
+    _refuse_channels(patch, "*")
 
 
-@mutant(
-    "sub/pattern-sees-forbidden",
-    violates="SUB-25",
-    killed_by="sub/pattern-hides-forbidden-channels",
-    says="must not come, and came",
-)
-def _(patch: Patch) -> None:
-    """A pattern subscription is asked for its rights once, when it is opened."""
+def _refuse_channels(patch: Patch, part: str) -> None:
+    def check(
+        original: Callable[..., tuple[str, bool]], message: messages.Subscribe, profiles: frozenset[str]
+    ) -> tuple[str, bool]:
+        if isinstance(message.channel, str) and part in message.channel:
+            raise ExchangeError(ErrorCode.BAD_REQUEST, f"{part} in a channel")
+        return original(message, profiles)
 
-    def deliver(original: Callable[..., None], self: Connection, id: int, event: Event) -> None:
-        may = Connection._may
-        Connection._may = lambda self, action, name: True  # type: ignore[method-assign]
-        try:
-            original(self, id, event)
-        finally:
-            Connection._may = may  # type: ignore[method-assign]
-
-    patch.wrap(Connection, "deliver", deliver)
-
-
-@mutant(
-    "sub/first-match-only",
-    violates="SUB-26",
-    killed_by=["sub/pattern-and-channel-overlap", "subscriptions/pattern-overlap"],
-    says="expected",
-)
-def _(patch: Patch) -> None:
-    """An event goes to the first pattern that matches, and to no other."""
-
-    def by_pattern(original: Callable[..., Any], self: MemoryBroker, channel: str) -> Any:
-        return original(self, channel)[:1]
-
-    patch.wrap(MemoryBroker, "_subscribers_by_pattern", by_pattern)
+    patch.wrap(core, "check_subscribe", check)

@@ -1,10 +1,12 @@
 """Tools for mutants: change what the server reads, how it closes, or what it writes, frame by frame.
 
-They hold on to what every frame passes: `Connection.receive` and `close`, and the ways into `Outgoing`.
+They hold on to what every frame passes: `Connection.receive` and `close`, and the ways into `Outgoing`; and
+on what becomes of an event: the effects of `Session`, and `Connection.deliver`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, cast
 
@@ -14,18 +16,22 @@ from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ExchangeError
 from holdfast_reference.protocol.outgoing import REFUSAL, Outgoing
 from holdfast_reference.protocol.states import Input
+from holdfast_reference.server import session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
 
-    from holdfast_reference.protocol.effects import Effects
+    from holdfast_reference.protocol.effects import Effect, Effects
+    from holdfast_reference.protocol.events import Event
 
     from mutants.harness import Patch
 
     Row = dict[str, object]
     Read = Callable[[Row], Effects]
 
-__all__ = ["NOTHING", "answer", "on_close", "on_frame", "on_text", "on_write"]
+__all__ = [
+    "NOTHING", "answer", "on_close", "on_deliver", "on_effect", "on_frame", "on_text", "on_write", "varied",
+]  # fmt: skip
 
 
 def on_text(patch: Patch, react: Callable[[Connection, bytes, Callable[[bytes], Effects]], Effects]) -> None:
@@ -87,3 +93,29 @@ def answer(core: Connection, frame: Row, code: str) -> Effects:
     core._exchanges.last_id = max(core._exchanges.last_id, id)
     core._outgoing.push(REFUSAL, id, encode_error(id, ExchangeError(code, "")))
     return NOTHING
+
+
+def on_deliver(patch: Patch, change: Callable[[Connection, int, Event], Event | None]) -> None:
+    """Let `change(core, id, event)` replace what a subscription is given; None takes it away."""
+
+    def deliver(original: Callable[..., None], self: Connection, id: int, event: Event) -> None:
+        changed = change(self, id, event)
+        if changed is not None:
+            original(self, id, changed)
+
+    patch.wrap(Connection, "deliver", deliver)
+
+
+def on_effect(patch: Patch, kind: type[Effect], apply: Callable[..., None]) -> None:
+    """Let `apply(original, who, effect)` carry out the effects of one kind."""
+    table = cast("MutableMapping[type, Callable[..., None]]", session._APPLY)
+    original = table[kind]
+    patch.item(table, kind, lambda who, effect: apply(original, who, effect))
+
+
+def varied(event: Event, **members: object) -> Event:
+    """A copy of an event with other attributes."""
+    twin = copy.copy(event)
+    for name, value in members.items():
+        setattr(twin, name, value)
+    return twin
