@@ -479,7 +479,12 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """A name of 255 bytes is refused."""
-    patch.set(reading, "fits", lambda name, size=255: len(name.encode()) < size)
+
+    def look(core: Connection, frame: Row, read: Read) -> Effects | None:
+        longest = any(len(str(frame.get(name)).encode()) == 255 for name in ("method", "channel"))
+        return answer(core, frame, "bad_request") if longest else None
+
+    on_frame(patch, look)
 
 
 @mutant(

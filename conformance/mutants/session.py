@@ -341,7 +341,12 @@ def _(patch: Patch) -> None:
     patch.wrap(Connection, "_go_away", go)
 
 
-@mutant("ses/drain-ends-early", violates="SES-41", killed_by="ses/drain-deadline", says="closed with 4200")
+@mutant(
+    "ses/drain-ends-early",
+    violates="SES-41",
+    killed_by="ses/drain-deadline",
+    says="after the drain began",
+)
 def _(patch: Patch) -> None:
     """The deadline of a drain comes in half the time."""
 

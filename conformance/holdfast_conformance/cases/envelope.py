@@ -291,8 +291,9 @@ async def every_kind_of_frame(t: Test) -> None:
     channel = t.channel()
     sub = await alice.subscribe(channel)
     await t.must(sub.gets(await t.emit(channel)))
-    await t.emit(channel, "x" * 5000)
-    await t.must(sub.gap(reason="too_large"))
+    if alice.limit("max_frame") > 6000:  # beyond the 4096 of this session, and within that of the publisher
+        await t.emit(channel, "x" * 5000)
+        await t.must(sub.gap(reason="too_large"))
     await t.must((await alice.start("request", method=t.method("echo"), data=[1])).result(data=[1]))
     await t.must((await alice.start(f"x{t.random.getrandbits(32):x}.y")).error("unsupported"))
     await alice.send({"type": "cancel", "of": sub.id})
@@ -382,10 +383,11 @@ async def names_are_not_normalised(t: Test) -> None:
     sub = await alice.subscribe(name)
     await t.control(sub.gets(await t.emit(name)))
     for other in ("e\u0301x", "\u00e9X", "\u00e9x ", "\u00e9x\u0000", "\u00e9x/", "\u00e9"):
-        await bob.subscribe(f"{stem}/{other}")
+        witness = await bob.subscribe(f"{stem}/{other}")
         ghost = await t.emit(f"{stem}/{other}")
         await t.must(bob.gets(ghost), hint="every string of 1 to 255 bytes is a name")
         await t.must_not(alice.gets(ghost), hint="compare names byte by byte")
+        await bob.cancel(witness)
 
 
 def is_open_or_error(id: object, frame: Frame) -> bool:

@@ -81,7 +81,7 @@ async def expiry_announced(t: Test) -> None:
     t.that(late < SLACK * t.bench.clock.scale, f"it was closed {late:.1f} s too late", requirement="SES-18")
 
 
-@check("ses/expiry-amid-work", covers="SES-18", needs=["pubsub", "script:expire", "script:hold"])
+@check("ses/expiry-amid-work", covers="SES-18", needs=["rpc", "pubsub", "script:expire", "script:hold"])
 async def expiry_amid_work(t: Test) -> None:
     """A session whose identity expires amid running work is closed with 4100."""
     alice = await t.session("alice")

@@ -163,9 +163,9 @@ async def larger_twice_as_large(t: Test) -> None:
 async def many_fragments(t: Test) -> None:
     """A message in 1024 fragments is accepted, and one in 4096 is accepted or closes with 1008."""
     session = await t.session()
-    await session.send_fragments(filled(5000), 1024)
+    await session.send_fragments(filled(4000), 1024)
     await t.must(session.receives("pong", t="filled"), requirement="TRN-08")
-    await session.send_fragments(filled(5000), 4096)
+    await session.send_fragments(filled(4000), 4096)
     answer = await t.reply(session, requirement="TRN-08")
     if answer is None:
         await t.closes(session, 1008)
@@ -376,7 +376,7 @@ async def close_answered(t: Test) -> None:
         await t.ends(session)
 
 
-@check("trn/close-answered-amid-work", covers="TRN-15", needs=["pubsub", "script:hold"])
+@check("trn/close-answered-amid-work", covers="TRN-15", needs=["rpc", "pubsub", "script:hold"])
 async def close_answered_amid_work(t: Test) -> None:
     """The client's close frame is answered at once while a request runs and a subscription is open."""
     alice = await t.session("alice")
