@@ -149,6 +149,24 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "env/rate-before-faults",
+    violates="ENV-05",
+    killed_by="env/order-around-rate-limited",
+    says='got error "rate_limited"',
+)
+def _(patch: Patch) -> None:
+    """Without a token a frame is not looked at."""
+
+    def charge(original: Callable[..., int | None], self: Connection, now: float) -> int | None:
+        wait_ms = original(self, now)
+        if wait_ms is not None:
+            raise ExchangeError(ErrorCode.RATE_LIMITED, "too fast", retry_ms=wait_ms)
+        return wait_ms
+
+    patch.wrap(Connection, "_charge", charge)
+
+
+@mutant(
     "env/ids-before-direction",
     violates="ENV-05",
     killed_by=["reading-order/direction-id", "reading-order/direction-id-missing"],

@@ -183,7 +183,12 @@ def _(patch: Patch) -> None:
     on_write(patch, change)
 
 
-@mutant("ses/old-expiry-kept", violates="SES-20", killed_by="ses/auth-extends", says="closed with 4100")
+@mutant(
+    "ses/old-expiry-kept",
+    violates="SES-20",
+    killed_by=["ses/auth-extends", "ses/auth-races-expiry"],
+    says="closed with 4100",
+)
 def _(patch: Patch) -> None:
     """The earlier expiry counts, of the old and the new identity."""
     adopt_expiry(patch, min)
@@ -377,6 +382,44 @@ def _(patch: Patch) -> None:
         return cast("Effects", done)
 
     patch.set(Connection, "_reauthorize", end_all)
+
+
+@mutant(
+    "ses/patterns-keep-permissions",
+    violates="SUB-25",
+    killed_by="ses/auth-narrows-patterns",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """A pattern subscription keeps the permissions with which the session began."""
+    first: dict[str, Grant] = {}
+
+    def deliver(original: Callable[..., None], self: Connection, id: int, event: object) -> None:
+        now = self.grant
+        assert now is not None
+        self.grant = first.setdefault(self.conn, now)
+        original(self, id, event)
+        self.grant = now
+
+    patch.wrap(Connection, "deliver", deliver)
+
+
+@mutant(
+    "ses/second-auth-swallowed",
+    violates="SES-24",
+    killed_by="ses/auth-twice-at-once",
+    says='expected error "conflict" or "unauthenticated"',
+)
+def _(patch: Patch) -> None:
+    """An auth while another is unfinished has no answer."""
+
+    def look(core: Connection, frame: Row, read: Read) -> Effects | None:
+        if frame.get("type") != "auth" or core._exchanges.is_free(Pool.AUTH, core._outgoing):
+            return None
+        core._exchanges.consume(cast("int", frame["id"]))
+        return NOTHING
+
+    on_frame(patch, look)
 
 
 # Tools

@@ -1,14 +1,13 @@
-"""Mutants of spec/01-transport.md."""
+"""Mutants of spec/01-transport.md, but for the handshake."""
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, cast
 
 from holdfast_reference.protocol import effects
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.states import Phase
-from holdfast_reference.server import handshake, session, websocket
+from holdfast_reference.server import session, websocket
 from holdfast_reference.server.session import Session
 from holdfast_reference.server.websocket import Closed, Fault, Pinged, Reader
 
@@ -16,79 +15,9 @@ from mutants.harness import Patch, mutant
 from mutants.tools import NOTHING, on_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     from holdfast_reference.protocol.effects import Effects
-
-
-# Handshake
-
-
-@mutant(
-    "trn/subprotocol-assumed",
-    violates="TRN-02",
-    killed_by="trn/upgrade-without-subprotocol",
-    says="expected the HTTP status to be 400; it is 101",
-)
-def _(patch: Patch) -> None:
-    """An upgrade request without a subprotocol is accepted."""
-    patch.wrap(handshake, "_tokens", lambda original, value: original(value or handshake.SUBPROTOCOL))
-
-
-@mutant(
-    "trn/subprotocol-by-prefix",
-    violates="TRN-02",
-    killed_by="trn/upgrade-with-unknown-subprotocols",
-    says="it is 101",
-)
-def _(patch: Patch) -> None:
-    """Any subprotocol that begins like ours is taken for it."""
-
-    def tokens(original: Callable[[str], list[str]], value: str) -> list[str]:
-        return [handshake.SUBPROTOCOL if t.startswith("holdfast") else t for t in original(value)]
-
-    patch.wrap(handshake, "_tokens", tokens)
-
-
-@mutant(
-    "trn/first-subprotocol-only",
-    violates="TRN-03",
-    killed_by="trn/known-subprotocol-among-others",
-    says="to be 101; it is 400",
-)
-def _(patch: Patch) -> None:
-    """Only the first subprotocol of the offer is looked at."""
-    patch.wrap(handshake, "_tokens", lambda original, value: original(value)[:1])
-
-
-@mutant(
-    "trn/extensions-accepted",
-    violates="TRN-04",
-    killed_by="trn/compression-declined",
-    says="expected Sec-WebSocket-Extensions of the answer to be null",
-)
-def _(patch: Patch) -> None:
-    """Every extension is accepted without being asked for by the operator."""
-    accept_extensions(patch)
-
-
-@mutant(
-    "trn/inflated-without-limit",
-    violates="TRN-05",
-    killed_by="trn/inflated-size-counts",
-    says="expected too large to be closed with 1009",
-)
-def _(patch: Patch) -> None:
-    """With permessage-deflate, the limit is applied to the compressed message."""
-    accept_extensions(patch)
-
-    def feed(original: Callable[..., None], self: Reader, data: bytes) -> None:
-        if data and data[0] & 0x40:
-            self.max_size = 1 << 40
-            data = inflated(data)
-        original(self, data)
-
-    patch.wrap(Reader, "feed", feed)
 
 
 # Messages
@@ -145,6 +74,17 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "trn/limit-not-applied",
+    violates="TRN-07",
+    killed_by=["trn/larger-twice-as-large", "trn/larger-in-small-fragments"],
+    says="closed with 1009; it is still open",
+)
+def _(patch: Patch) -> None:
+    """A message may be as large as it likes."""
+    change_limit(patch, after=1 << 30)
+
+
+@mutant(
     "trn/limit-below-what-is-advertised",
     violates="TRN-08",
     killed_by=["trn/exact-size-in-many-fragments", "framing/size-exact"],
@@ -163,13 +103,34 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """The headers of the fragments count as bytes of the message."""
+    count_fragments(patch, lambda count, size: (count * 6 + size, None))
 
-    def fragment(original: Callable[..., object], self: Reader, first: int, payload: bytes) -> object:
-        if not first & 0x80:
-            self._parts_size += 6
-        return original(self, first, payload)
 
-    patch.wrap(Reader, "_fragment", fragment)
+@mutant(
+    "trn/few-fragments",
+    violates="TRN-08",
+    killed_by="trn/many-fragments",
+    says="closed with 1008",
+)
+def _(patch: Patch) -> None:
+    """A message may have no more than 100 fragments."""
+    count_fragments(patch, lambda count, size: (size, Fault(1008, "cut to pieces") if count > 100 else None))
+
+
+@mutant(
+    "trn/large-hello-ignored",
+    violates="SES-06",
+    killed_by="trn/first-message-beyond-65536-bytes",
+    says="closed with 1009; it was closed with 4303",
+)
+def _(patch: Patch) -> None:
+    """A hello that is too large is thrown away without a word."""
+    change_limit(patch, before=1 << 20)
+
+    def look(core: Connection, text: bytes, read: Callable[[bytes], Effects]) -> Effects:
+        return NOTHING if core.phase is Phase.NEW and len(text) > 65_536 else read(text)
+
+    on_text(patch, look)
 
 
 @mutant(
@@ -274,6 +235,71 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "trn/endless-frame-awaited",
+    violates="TRN-13",
+    killed_by="trn/length-with-the-highest-bit",
+    says="closed with 1002 or 1009",
+)
+def _(patch: Patch) -> None:
+    """A WebSocket frame of 2^63 bytes is waited for."""
+
+    def look(original: Callable[..., object], self: Reader, first: int, second: int, size: int) -> object:
+        return None if size >> 63 else original(self, first, second, size)
+
+    patch.wrap(Reader, "_check", look)
+
+
+@mutant(
+    "trn/unsolicited-pong-refused",
+    violates="TRN-13",
+    killed_by="trn/unsolicited-websocket-pong",
+    says="closed with 1002",
+)
+def _(patch: Patch) -> None:
+    """A WebSocket pong that nothing asked for is a fault."""
+
+    def control(original: Callable[..., object], self: Reader, opcode: int, payload: bytes) -> object:
+        return Fault(1002, "nobody asked") if opcode == 10 else original(self, opcode, payload)
+
+    patch.wrap(Reader, "_control", control)
+
+
+@mutant(
+    "trn/single-bytes-lost",
+    violates="SES-06",
+    killed_by="trn/message-in-any-segments",
+    says='expected "welcome"',
+)
+def _(patch: Patch) -> None:
+    """A byte that arrives alone is lost."""
+    patch.wrap(Reader, "feed", lambda original, self, data: original(self, data if len(data) > 1 else b""))
+
+
+@mutant(
+    "trn/reading-stops-midway",
+    violates="SES-34",
+    killed_by="trn/many-messages-in-one-segment",
+    says='expected "pong"',
+)
+def _(patch: Patch) -> None:
+    """Of what arrives at once, 16 messages are read; the rest waits for more bytes."""
+    left: dict[int, int] = {}
+
+    def feed(original: Callable[..., None], self: Reader, data: bytes) -> None:
+        left[id(self)] = 16
+        original(self, data)
+
+    def next(original: Callable[..., object], self: Reader) -> object:
+        if not left.get(id(self)):
+            return None
+        left[id(self)] -= 1
+        return original(self)
+
+    patch.wrap(Reader, "feed", feed)
+    patch.wrap(Reader, "next", next)
+
+
+@mutant(
     "trn/pong-without-payload",
     violates="TRN-14",
     killed_by=["trn/ping-answered", "trn/ping-answered-before-hello"],
@@ -356,6 +382,25 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "trn/close-overtakes",
+    violates="TRN-17",
+    killed_by="trn/silent-after-answering-close",
+    says="expected what followed the close frame to be",
+)
+def _(patch: Patch) -> None:
+    """The close frame overtakes the answers that are queued."""
+
+    def close(self: Session, effect: effects.Close) -> None:
+        Session._close(self, effect)
+        if self._final is not None:
+            self._controls.append(self._final)
+            self._final = None
+
+    table = cast("MutableMapping[type, Callable[..., None]]", session._APPLY)
+    patch.item(table, effects.Close, close)
+
+
+@mutant(
     "trn/dropped-behind-close",
     violates="TRN-19",
     killed_by="trn/connection-kept-after-close",
@@ -387,30 +432,16 @@ def change_limit(patch: Patch, *, before: int = 0, after: int = 0) -> None:
     patch.set(Connection, "max_message", property(changed))
 
 
-def accept_extensions(patch: Patch) -> None:
-    """Name permessage-deflate in the answer to every upgrade request that offers it."""
-    offered = False
+def count_fragments(patch: Patch, judge: Callable[[int, int], tuple[int, Fault | None]]) -> None:
+    """Let `judge(fragments before, size)` give the size to go by, or a fault, for each frame of a message."""
+    counts: dict[int, int] = {}
 
-    def look(
-        original: Callable[..., str], request: object, headers: Mapping[str, str], policy: object
-    ) -> str:
-        nonlocal offered
-        offered = "permessage-deflate" in headers.get("sec-websocket-extensions", "")
-        return original(request, headers, policy)
+    def look(original: Callable[..., object], self: Reader, first: int, second: int, size: int) -> object:
+        if first & 0x8:
+            return original(self, first, second, size)
+        count = counts.get(id(self), 0)
+        counts[id(self)] = 0 if first & 0x80 else count + 1
+        size, fault = judge(count, size)
+        return fault or original(self, first, second, size)
 
-    async def send(original: Callable[..., object], transport: object, data: bytes) -> None:
-        if offered and data.startswith(b"HTTP/1.1 101"):
-            data = data[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-        await original(transport, data)  # type: ignore[misc]  # a coroutine function
-
-    patch.wrap(handshake, "_check", look)
-    patch.wrap(handshake, "_send", send)
-
-
-def inflated(data: bytes) -> bytes:
-    """Replace the one compressed frame in `data` by the same message, uncompressed and masked with zeros."""
-    start = 2 + {126: 2, 127: 8}.get(data[1] & 0x7F, 0)
-    mask, payload = data[start : start + 4], data[start + 4 :]
-    plain = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
-    text = zlib.decompressobj(wbits=-15).decompress(plain + b"\x00\x00\xff\xff")
-    return bytes([data[0] & 0x8F, 0xFF]) + len(text).to_bytes(8, "big") + bytes(4) + text
+    patch.wrap(Reader, "_check", look)

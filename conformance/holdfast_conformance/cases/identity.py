@@ -203,6 +203,8 @@ async def auth_races_expiry(t: Test) -> None:
             t.that(t.now() - begin > expires - 0.05, "it was closed before the identity expired")
             continue
         t.equal(answer.type, "result", f"the answer to {call}", frame=answer)
+        left = brief.welcome.at + expires + 0.05 - t.now()
+        await t.sit_out(max(0.0, left), "the end of the old identity's life")
         await t.alive(
             brief, hint="decide the auth first, then look at the expiry again", requirement="SES-20"
         )
