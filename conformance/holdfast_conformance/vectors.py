@@ -7,6 +7,7 @@ connection of its own, so that a refusal means the fault and nothing else.
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import TYPE_CHECKING, cast
 
 from . import schemas
@@ -328,6 +329,9 @@ def _nest(text: str, step: Row) -> str:
 
 # The pattern table
 
+WORDS = {"/": "slash", "*": "star", "\N{STAR OPERATOR}": "globstar", " ": "space"}
+"""How some characters of a pattern are called in the id of its check."""
+
 
 def _pattern_checks(document: Row) -> list[Check]:
     rows: dict[str, list[Row]] = {}
@@ -348,11 +352,16 @@ def _pattern_checks(document: Row) -> list[Check]:
 
 
 def _slug(pattern: str) -> str:
-    words = [
-        segment.replace("**", "-globstar-").replace("*", "-star-").strip("-")
-        for segment in pattern.split("/")
-    ]
-    return "-slash-".join(words)
+    """Spell a pattern in words: `a/*` is `a-slash-star`."""
+    words = [""]
+    for character in pattern.replace("**", "\N{STAR OPERATOR}"):
+        if character in WORDS:
+            words += [WORDS[character], ""]
+        elif character.isascii() and (character.islower() or character.isdigit()):
+            words[-1] += character
+        else:
+            words += [unicodedata.name(character).lower().replace(" ", "-"), ""]
+    return "-".join(filter(None, words))
 
 
 def _pattern_function(pattern: str, rows: list[Row]) -> Callable[[Test], Awaitable[None]]:
