@@ -1,1 +1,385 @@
-"""Mutants of spec/06-delivery.md."""
+"""Mutants of spec/06-delivery.md. [DEL-11] has none: memory is seen in a process of its own only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol import outgoing
+from holdfast_reference.protocol.connection import Connection
+from holdfast_reference.protocol.effects import NOTHING
+from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
+from holdfast_reference.protocol.limits import MAX_UNSEQUENCED
+from holdfast_reference.protocol.outgoing import EVENT, GAP, PONG, REFUSAL, Outgoing
+from holdfast_reference.server.session import Session
+
+from mutants.harness import Patch, mutant
+from mutants.tools import on_write
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Awaitable, Callable
+
+    from holdfast_reference.protocol.effects import Effects
+    from holdfast_reference.protocol.messages import Payload
+
+
+@mutant(
+    "del/event-lost",
+    violates="DEL-01",
+    killed_by="del/unbroken-run",
+    says="no gap before it",
+)
+def _(patch: Patch) -> None:
+    """Every seventieth event of a subscription is forgotten."""
+    counts: dict[tuple[int, int], int] = {}
+
+    def event(original: Callable[..., None], self: Outgoing, id_: int, text: bytes) -> None:
+        key = (id(self), id_)
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] % 70:
+            original(self, id_, text)
+
+    patch.wrap(Outgoing, "event", event)
+
+
+def _lose(queue: Outgoing, victim: int, gap_at_end: bool = False, gap: bool = True) -> None:
+    """Drop the queued events of a subscription and, if wanted, leave a gap for them."""
+    rest: deque[tuple[int, int, bytes]] = type(queue._queue)()
+    lost = 0
+    for item in queue._queue:
+        kind, id, text = item
+        if kind != EVENT or id != victim:
+            rest.append(item)
+            continue
+        lost += 1
+        queue._event_bytes -= len(text)
+        queue.size -= len(text)
+        if gap and not gap_at_end and victim not in queue._missed:
+            queue._missed[victim] = 0
+            queue.counts[GAP] += 1
+            rest.append((GAP, victim, b""))
+    if gap and victim not in queue._missed:
+        queue._missed[victim] = 0
+        queue.counts[GAP] += 1
+        rest.append((GAP, victim, b""))
+    queue.counts[EVENT] -= lost
+    if gap:
+        queue._missed[victim] += lost
+    queue._queue = rest
+
+
+def _queued_bytes(queue: Outgoing) -> dict[int, int]:
+    sizes: dict[int, int] = {}
+    for kind, id, text in queue._queue:
+        if kind == EVENT:
+            sizes[id] = sizes.get(id, 0) + len(text)
+    return sizes
+
+
+@mutant(
+    "del/smallest-loses",
+    violates="DEL-02",
+    killed_by="del/noisy-subscription-loses",
+    says="the quiet subscription lost events",
+)
+def _(patch: Patch) -> None:
+    """The subscription with the fewest queued bytes loses."""
+
+    def overflow(self: Outgoing) -> None:
+        sizes = _queued_bytes(self)
+        _lose(self, min(sizes, key=sizes.__getitem__))
+
+    patch.set(Outgoing, "_overflow", overflow)
+
+
+@mutant(
+    "del/everybody-loses",
+    violates="DEL-02",
+    killed_by="del/noisy-subscription-loses",
+    says="the quiet subscription lost events",
+)
+def _(patch: Patch) -> None:
+    """On overflow the whole queue is emptied."""
+
+    def overflow(self: Outgoing) -> None:
+        for victim in _queued_bytes(self):
+            _lose(self, victim)
+
+    patch.set(Outgoing, "_overflow", overflow)
+
+
+@mutant(
+    "del/silent-loss",
+    violates="DEL-03",
+    killed_by="del/overflow-leaves-a-gap",
+    says="no gap",
+)
+def _(patch: Patch) -> None:
+    """What does not fit into the queue is lost, and nobody hears of it."""
+
+    def overflow(self: Outgoing) -> None:
+        sizes = _queued_bytes(self)
+        _lose(self, max(sizes, key=sizes.__getitem__), gap=False)
+
+    patch.set(Outgoing, "_overflow", overflow)
+
+
+@mutant(
+    "del/gap-misplaced",
+    violates="DEL-03",
+    killed_by="del/overflow-leaves-a-gap",
+    says="no gap before it",
+)
+def _(patch: Patch) -> None:
+    """The newest events are lost, and the gap stands in front of everything that is queued."""
+
+    def overflow(self: Outgoing) -> None:
+        _, victim, text = self._queue.pop()
+        self.counts[EVENT] -= 1
+        self._event_bytes -= len(text)
+        self.size -= len(text)
+        if victim not in self._missed:
+            self._missed[victim] = 0
+            self.counts[GAP] += 1
+            self._queue.appendleft((GAP, victim, b""))
+
+    patch.set(Outgoing, "_overflow", overflow)
+    patch.set(outgoing, "_overflow_gap", lambda id, _: b'{"type":"gap","id":%d,"reason":"overflow"}' % id)
+
+
+@mutant(
+    "del/gap-after-gap",
+    violates="DEL-04",
+    killed_by="del/second-overflow-raises-the-gap",
+    says="gaps tell of events",
+)
+def _(patch: Patch) -> None:
+    """Every overflow queues a gap of its own."""
+
+    def overflow(self: Outgoing) -> None:
+        sizes = _queued_bytes(self)
+        victim = max(sizes, key=sizes.__getitem__)
+        _lose(self, victim)
+        missed = self._missed.pop(victim)
+        self.counts[GAP] -= 1
+        self._queue = type(self._queue)(
+            (outgoing.OPEN, id, outgoing._overflow_gap(id, missed)) if kind == GAP else (kind, id, text)
+            for kind, id, text in self._queue
+        )
+        self.counts[outgoing.OPEN] += 1
+
+    patch.set(Outgoing, "_overflow", overflow)
+
+
+@mutant(
+    "del/missed-by-one",
+    violates="DEL-05",
+    killed_by=["del/overflow-leaves-a-gap", "del/second-overflow-raises-the-gap"],
+    says="`missed` of the gap",
+)
+def _(patch: Patch) -> None:
+    """`missed` does not count the event that made the queue overflow."""
+    patch.wrap(outgoing, "_overflow_gap", lambda original, id, missed: original(id, missed - 1))
+
+
+@mutant("del/missed-two", violates="DEL-05", killed_by="del/event-too-large", says="`missed` of the gap")
+def _(patch: Patch) -> None:
+    """The gap for one event too large says that two are missing."""
+    on_write(patch, lambda frame: frame | {"missed": 2} if frame.get("reason") == "too_large" else None)
+
+
+@mutant(
+    "del/large-event-dropped",
+    violates="DEL-06",
+    killed_by="del/event-too-large",
+    says='expected "gap"',
+)
+def _(patch: Patch) -> None:
+    """An event that is too large for a client is left out."""
+
+    def event(original: Callable[..., None], self: Outgoing, id: int, text: bytes) -> None:
+        if b'"too_large"' not in text[:60]:
+            original(self, id, text)
+
+    patch.wrap(Outgoing, "event", event)
+
+
+@mutant(
+    "del/large-result-is-internal",
+    violates="DEL-07",
+    killed_by="del/result-too-large",
+    says='got error "internal"',
+)
+def _(patch: Patch) -> None:
+    """A result that is too large for the client is an internal error."""
+
+    def fail(original: Callable[..., Effects], self: Connection, id: int, error: ExchangeError) -> Effects:
+        if error.code == ErrorCode.TOO_LARGE:
+            error = ExchangeError(ErrorCode.INTERNAL, "")
+        return original(self, id, error)
+
+    patch.wrap(Connection, "fail", fail)
+
+
+@mutant(
+    "del/large-chunk-skipped",
+    violates="DEL-08",
+    killed_by="del/chunk-too-large",
+    says='expected error "too_large"',
+)
+def _(patch: Patch) -> None:
+    """A chunk that is too large for the client is left out of the stream."""
+
+    def chunk(original: Callable[..., Effects], self: Connection, id: int, payload: Payload) -> Effects:
+        return NOTHING if len(payload.json) + 60 > self._max_out else original(self, id, payload)
+
+    patch.wrap(Connection, "chunk", chunk)
+
+
+@mutant(
+    "del/stream-runs-ahead",
+    violates="DEL-09",
+    killed_by="del/stream-waits-for-the-client",
+    says="must not come, and came",
+)
+def _(patch: Patch) -> None:
+    """A stream never waits for the client."""
+    patch.set(Connection, "chunk_waits", lambda self, id: False)
+
+
+@mutant(
+    "del/one-slow-all-slow",
+    violates="DEL-10",
+    killed_by="del/slow-client-delays-nobody",
+    says="expected",
+)
+def _(patch: Patch) -> None:
+    """Nobody is written to while one socket is full."""
+    writers: set[Session] = set()
+    waiting: list[Session] = []
+
+    def flush(original: Callable[..., None], self: Session, now: float) -> None:
+        if writers - {self}:
+            waiting.append(self)
+        else:
+            original(self, now)
+            if self._writing and self._nursery is not None:
+                writers.add(self)
+
+    def release(session: Session) -> None:
+        writers.discard(session)
+        for other in waiting:
+            other.owner.flusher.add(other)
+        waiting.clear()
+
+    async def write(original: Callable[[Session], Awaitable[None]], self: Session) -> None:
+        await original(self)
+        release(self)
+
+    async def run(original: Callable[..., Awaitable[None]], self: Session, data: bytes) -> None:
+        try:
+            await original(self, data)
+        finally:
+            release(self)
+
+    patch.wrap(Session, "run", run)
+    patch.wrap(Session, "flush", flush)
+    patch.wrap(Session, "_write", write)
+
+
+def _full(patch: Patch, verdict: Callable[[Outgoing], bool]) -> None:
+    """Change when reading stops until something is written."""
+    patch.set(Outgoing, "_look", lambda self: setattr(self, "full", verdict(self)))
+
+
+@mutant(
+    "del/pongs-without-bound",
+    violates="DEL-12",
+    killed_by="del/unread-pongs-stop-reading",
+    says="pings were read",
+)
+def _(patch: Patch) -> None:
+    """Any number of pongs may wait to be written."""
+    _full(patch, lambda queue: queue.counts[REFUSAL] >= queue._limits.max_inflight)
+
+
+@mutant("del/long-refusals", violates="DEL-13", killed_by="del/refusals-are-small", says="a refusal has")
+def _(patch: Patch) -> None:
+    """Refusals explain themselves at length."""
+
+    def push(original: Callable[..., None], self: Outgoing, kind: int, id: int, text: bytes) -> None:
+        if kind == REFUSAL:
+            text = text.replace(b'"message":"', b'"message":"' + b"Please read the manual. " * 20)
+        original(self, kind, id, text)
+
+    patch.wrap(Outgoing, "push", push)
+
+
+@mutant(
+    "del/refusals-without-bound",
+    violates="DEL-14",
+    killed_by="del/unread-refusals-stop-reading",
+    says="frames were read and refused",
+)
+def _(patch: Patch) -> None:
+    """Any number of refusals may wait to be written."""
+    _full(patch, lambda queue: len(queue._urgent) + queue.counts[PONG] >= MAX_UNSEQUENCED)
+
+
+@mutant(
+    "del/fence-overtakes",
+    violates="DEL-15",
+    killed_by="del/fence-follows-own-publishes",
+    says="behind the pong",
+)
+def _(patch: Patch) -> None:
+    """A pong overtakes the events that are queued."""
+    patch.set(Outgoing, "fence", Outgoing.urgent)
+
+
+@mutant(
+    "del/fence-overtakes-gaps",
+    violates="DEL-15",
+    killed_by="del/fence-waits-for-a-slow-socket",
+    says="no gap",
+)
+def _(patch: Patch) -> None:
+    """A pong overtakes what is queued once something of it was lost."""
+
+    def fence(original: Callable[..., None], self: Outgoing, text: bytes) -> None:
+        if self.counts[GAP]:
+            self.urgent(text)
+        else:
+            original(self, text)
+
+    patch.wrap(Outgoing, "fence", fence)
+
+
+@mutant("del/pong-says-held", violates="DEL-16", killed_by="del/no-held", says="held", during=["del/fence-*"])
+def _(patch: Patch) -> None:
+    """Every pong says that something is held back."""
+    patch.set(core, "_PONG", b'{"type":"pong","held":true}')
+    patch.wrap(
+        core,
+        "encode_frame",
+        lambda original, frame: original(frame | {"held": True} if frame["type"] == "pong" else frame),
+    )
+
+
+@mutant(
+    "del/always-fenced",
+    violates="DEL-17",
+    killed_by="del/ping-overtakes-without-fence",
+    says="the pong came behind",
+)
+def _(patch: Patch) -> None:
+    """Every pong waits for the events, asked or not."""
+
+    def urgent(original: Callable[..., None], self: Outgoing, text: bytes) -> None:
+        if text.startswith(b'{"type":"pong"'):
+            self.fence(text)
+        else:
+            original(self, text)
+
+    patch.wrap(Outgoing, "urgent", urgent)
