@@ -26,7 +26,9 @@ __all__ = [
     "Expectation",
     "Failure",
     "Frame",
+    "NotApplicable",
     "StalledError",
+    "Unverified",
     "contains",
     "same_json",
 ]
@@ -58,6 +60,14 @@ class AuthorError(Exception):
 
 class StalledError(Exception):
     """Our own process stood still during a window that mattered; the check has to be run again."""
+
+
+class Unverified(Exception):
+    """The target does not offer what the check needs; the text says what, and how to offer it."""
+
+
+class NotApplicable(Exception):
+    """The check has seen that what it is about is optional and absent; the text says what."""
 
 
 @dataclass(eq=False, slots=True)

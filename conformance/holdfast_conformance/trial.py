@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .case import Check, Lane, NotApplicable, Test, Unverified
-from .expect import AuthorError, Failure, StalledError
+from .case import Check, Lane, Test
+from .expect import AuthorError, Failure, NotApplicable, StalledError, Unverified
 from .needs import missing
 from .verdict import CheckResult, Verdict
 
