@@ -55,8 +55,11 @@ def try_mutant(name: str) -> Outcome:
     known = {check.id: check for check in collect.everything()}
     wanted |= {id: known[id] for id in mutant.killed_by if id in known}
     wanted |= {id: known[id] for pattern in mutant.during for id in known if fnmatchcase(id, pattern)}
-    with world(mutant.apply) as (here, target):
-        report = judge(list(wanted.values()), here.open, target)
+    try:
+        with world(mutant.apply) as (here, target):
+            report = judge(list(wanted.values()), here.open, target)
+    except AttributeError as error:  # the reference server has changed under its patch
+        return Outcome(name, (f"cannot be applied: {error}",), (), time.perf_counter() - began)
     results = {result.id: result for result in report.checks}
     faults = [f"not viable: {report.problem}"] if report.problem else []
     for id in mutant.killed_by:

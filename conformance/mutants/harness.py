@@ -138,10 +138,12 @@ class World:
     Args:
         config: of the server, conformance fixtures included.
         rewire: gives each connection's transport another, to delay, split or join what passes.
+        capacity: bytes that one direction of a connection holds.
     """
 
     config: Config = field(default_factory=lambda: configure(Config()))
     rewire: Callable[[MemoryTransport], Transport] | None = None
+    capacity: int = CAPACITY
 
     async def open(self, nursery: trio.Nursery) -> Connect:
         """Start the server and return how to connect to it."""
@@ -150,7 +152,7 @@ class World:
         await nursery.start(server.run_background)
 
         async def connect() -> trio.abc.Stream:
-            stream, transport = memory_pair(CAPACITY)
+            stream, transport = memory_pair(self.capacity)
             nursery.start_soon(server.serve_transport, self.rewire(transport) if self.rewire else transport)
             await trio.lowlevel.checkpoint()
             return stream

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 from holdfast_conformance import collect
 from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol.connection import Connection
+from holdfast_reference.protocol.outgoing import Outgoing
 
 from mutants.harness import CAPACITY, Patch, judge, world
+from mutants.tools import on_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,32 +35,30 @@ class Variant:
     title: str
     apply: Callable[[Patch], None] = lambda patch: None
     rewire: Callable[[MemoryTransport], Transport] | None = None
+    capacity: int = CAPACITY
 
 
 class Slow:
-    """A wire with a delay each way, in seconds, drawn between two bounds; order is kept."""
+    """A wire with a delay each way, in seconds, drawn between two bounds; order is kept, and bandwidth."""
 
     def __init__(self, inner: MemoryTransport, least: float, most: float) -> None:
         self._inner = inner
         self._random = random.Random(1)
         self._bounds = least, most
-        self._late: list[tuple[float, bytes]] = []
-        self._held = 0
         self.peer = inner.peer
-
-    def _delay(self) -> float:
-        return self._random.uniform(*self._bounds)
 
     async def recv(self) -> bytes:
         data = await self._inner.recv()
-        await trio.sleep(self._delay())
+        await trio.sleep(self._random.uniform(*self._bounds))
+        pipe = self._inner._incoming
+        while pipe._data:  # what has come meanwhile comes along, or the wire would be narrow, too
+            data += await self._inner.recv()
         return data
 
     def try_send(self, data: bytes) -> int:
         return self._inner.try_send(data)
 
     async def wait_writable(self) -> None:
-        await trio.sleep(self._delay())
         await self._inner.wait_writable()
 
     def send_eof(self) -> None:
@@ -132,23 +131,31 @@ def _other_texts(patch: Patch) -> None:
 def _chatty(patch: Patch) -> None:
     """Every frame of the server has members, and is accompanied by frames, that nobody knows."""
 
-    def pull(original: Callable[..., list[bytes]], self: Connection, size: int, now: float) -> list[bytes]:
-        out = []
-        for text in original(self, size, now):
-            out.append(text[:-1] + b',"x.note":{"deep":[1,2,{"type":"error"}]}}')
-            if text.startswith(b'{"type":"result"'):
-                out.append(b'{"type":"x.tick","n":1}')
-        return out
+    on_write(patch, lambda frame: {**frame, "x.note": {"deep": [1, 2, {"type": "error"}]}})
 
-    patch.wrap(Connection, "pull", pull)
+    def push(original: Callable[..., None], self: Outgoing, kind: int, id: int, text: bytes) -> None:
+        original(self, kind, id, text)
+        self.urgent(b'{"type":"x.tick","n":1}')
+
+    patch.wrap(Outgoing, "push", push)
 
 
 VARIANTS: Final = {
     variant.name: variant
     for variant in (
         Variant("legal/plain", "the reference server as it is"),
-        Variant("legal/slow", "200 ms from arrival to reading", rewire=lambda inner: Slow(inner, 0.2, 0.2)),
-        Variant("legal/jitter", "0 to 80 ms, drawn for each read", rewire=lambda inner: Slow(inner, 0, 0.08)),
+        Variant(
+            "legal/slow",
+            "200 ms from arrival to reading",
+            rewire=lambda inner: Slow(inner, 0.2, 0.2),
+            capacity=1 << 22,
+        ),
+        Variant(
+            "legal/jitter",
+            "0 to 80 ms, drawn for each read",
+            rewire=lambda inner: Slow(inner, 0, 0.08),
+            capacity=1 << 22,
+        ),
         Variant("legal/crumbs", "a few bytes at a time both ways", rewire=lambda inner: Crumbs(inner, 7)),
         Variant(
             "legal/segments",
@@ -180,5 +187,5 @@ VARIANTS: Final = {
 def run(variant: Variant) -> Report:
     """Run every check against it."""
     with world(variant.apply) as (here, target):
-        here.rewire = variant.rewire
+        here.rewire, here.capacity = variant.rewire, variant.capacity
         return judge(collect.everything(), here.open, target)

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import greeting, messages, reading
-from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
+from holdfast_reference.protocol.outgoing import Outgoing
 
 from mutants.harness import Patch, mutant
+from mutants.tools import on_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast_reference.protocol.codec import Suspect
+    from holdfast_reference.protocol.connection import Connection
     from holdfast_reference.protocol.effects import Effects
 
 
@@ -132,14 +134,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """Results are numbered although nobody negotiated acks."""
-
-    def pull(original: Callable[..., list[bytes]], self: Connection, size: int, now: float) -> list[bytes]:
-        return [
-            text[:-1] + b',"seq":1}' if text.startswith(b'{"type":"result"') else text
-            for text in original(self, size, now)
-        ]
-
-    patch.wrap(Connection, "pull", pull)
+    on_write(patch, lambda frame: {**frame, "seq": 1} if frame["type"] == "result" else None)
 
 
 @mutant(
@@ -151,13 +146,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """The server sends a type of its own whose name looks like one of the protocol's."""
 
-    def pull(original: Callable[..., list[bytes]], self: Connection, size: int, now: float) -> list[bytes]:
-        texts = original(self, size, now)
-        if any(text.startswith(b'{"type":"result"') for text in texts):
-            texts.append(b'{"type":"notice","text":"hello"}')
-        return texts
+    def push(original: Callable[..., None], self: Outgoing, kind: int, id: int, text: bytes) -> None:
+        original(self, kind, id, text)
+        self.urgent(b'{"type":"notice","text":"hello"}')
 
-    patch.wrap(Connection, "pull", pull)
+    patch.wrap(Outgoing, "push", push)
 
 
 def _read_suspect(patch: Patch, around: Callable[..., Effects]) -> None:
