@@ -150,7 +150,7 @@ def _error(how: Mapping[str, object]) -> ExchangeError:
     code, message, retry_ms = how["code"], how.get("message", ""), how.get("retry_ms")
     if not isinstance(code, str) or not isinstance(message, str):
         raise ValueError("code and message are strings")
-    if retry_ms is not None and not _integer(0, 2**31 - 1)(retry_ms):
+    if retry_ms is not None and not _integer(0, 60_000)(retry_ms):
         raise ValueError("retry_ms is not a time")
     data = encode_data(how["data"]) if "data" in how else None
     return ExchangeError(code, message, retry_ms=cast("int | None", retry_ms), data=data)
@@ -163,15 +163,15 @@ def _checked(script: object, max_frame: int) -> list[list[Any]]:
         ExchangeError: `bad_request`, anything about them is odd.
     """
     count, ms = _integer(0, 100_000), _integer(0, 60_000)
-    size, code = _integer(0, max_frame), _integer(1000, 4999)
+    size = _integer(0, max_frame)
     known: Mapping[str, tuple[int, list[Callable[[object], bool]]]] = {  # how many are needed, and all
         "emit": (2, [_is_channel, _is_anything]),
         "burst": (2, [_is_channel, count, size]),
         "hold": (1, [ms]),
         "stream": (1, [count, ms, size]),
-        "reply": (0, [_is_outcome]),
-        "error": (1, [lambda how: _is_outcome(how) and _makes_error(how)]),
-        "close": (1, [code]),
+        "reply": (0, [_is_reply]),
+        "error": (1, [_is_error]),
+        "close": (1, [_is_close_code]),
         "abort": (0, []),
         "expire": (0, []),
         "drain": (1, [ms]),
@@ -203,13 +203,22 @@ def _is_channel(value: object) -> bool:
     return isinstance(value, str) and value != "" and fits(value)
 
 
-def _is_outcome(value: object) -> bool:
-    return isinstance(value, dict) and _integer(0, 60_000)(value.get("after_ms", 0))
+def _is_close_code(value: object) -> bool:
+    good = (range(1000, 1004), range(1007, 1015), range(3000, 5000))
+    return type(value) is int and any(value in codes for codes in good)
 
 
-def _makes_error(how: object) -> bool:
+def _is_reply(how: object) -> bool:
+    return _has_only(how, {"data", "after_ms"})
+
+
+def _is_error(how: object) -> bool:
     try:
         _error(cast("Mapping[str, object]", how))
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return False
-    return True
+    return _has_only(how, {"code", "message", "data", "retry_ms", "after_ms"})
+
+
+def _has_only(how: object, names: set[str]) -> bool:
+    return isinstance(how, dict) and how.keys() <= names and _integer(0, 60_000)(how.get("after_ms", 0))

@@ -38,7 +38,7 @@ class _Subscriber:
         self._id = id
 
     def deliver(self, event: Event) -> None:
-        self._peer.core.deliver(self._id, event)
+        self._peer.core.deliver(self._id, event, lossy=True)
 
 
 class Peer:

@@ -37,14 +37,13 @@ __all__ = [
     "encode_result",
     "is_base64",
     "is_integer",
+    "shorten_error",
     "tail",
-    "without_duplicates",
 ]
 
 _DECODER: Final[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
 _ENCODER: Final = msgspec.json.Encoder()
 _ANY: Final = msgspec.json.Decoder()
-_FLAT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _MAX_FAULT: Final = 60  # characters, so that a refusal stays within its 512 bytes however they are escaped
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
@@ -161,46 +160,6 @@ def decode_data(data: bytes) -> object:
         raise ExchangeError("bad_request", f"data cannot be read: {error}") from None
 
 
-def without_duplicates(data: bytes) -> bytes:
-    """A JSON value in which no object has two members of one name: of such only the last stays.
-
-    Spec: [ENV-03] [ENV-10].
-
-    Raises:
-        ExchangeError: `bad_request`, it may have such, and Python cannot hold it to tell (1e400, say).
-    """
-    # As many colons as there are members, those in strings aside: a cheap proof for most values.
-    colons = data.count(b":")
-    if colons < 2 or (data[:1] == b"{" and len(_FLAT.decode(data)) == colons):
-        return data
-    value = decode_data(data)
-    return data if _members(value) == colons or not _has_duplicates(data) else _ENCODER.encode(value)
-
-
-def _members(value: object) -> int:
-    """How many members the objects in a value have, all together."""
-    count = 0
-    nested = [value]
-    for item in nested:
-        if isinstance(item, dict):
-            count += len(item)
-            nested.extend(item.values())
-        elif isinstance(item, list):
-            nested.extend(item)
-    return count
-
-
-def _has_duplicates(data: bytes) -> bool:
-    found = False
-
-    def look(pairs: list[tuple[str, object]]) -> None:
-        nonlocal found
-        found = found or len({name for name, _ in pairs}) < len(pairs)
-
-    json.loads(data, object_pairs_hook=look, parse_int=_parse_int)
-    return found
-
-
 def encode_data(value: object) -> Payload:
     """The payload of a Python value; bytes become base64, a payload stays what it is.
 
@@ -211,7 +170,10 @@ def encode_data(value: object) -> Payload:
         return value
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError("a float that is not finite has no JSON form")
-    return Payload(_ENCODER.encode(value), isinstance(value, bytes | bytearray | memoryview))
+    try:
+        return Payload(_ENCODER.encode(value), isinstance(value, bytes | bytearray | memoryview))
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(f"no JSON form: {error}") from None
 
 
 def tail(payload: Payload | None) -> bytes:
@@ -235,6 +197,11 @@ def encode_result(id: int, payload: Payload | None) -> bytes:
 
 
 def encode_error(id: int, error: ExchangeError) -> bytes:
+    """The terminal of an exchange that failed.
+
+    Raises:
+        TypeError: `error.data` has no JSON form.
+    """
     body: dict[str, object] = {"code": error.code, "message": error.message}
     if error.retry_ms is not None:
         body["retry_ms"] = error.retry_ms
@@ -243,3 +210,15 @@ def encode_error(id: int, error: ExchangeError) -> bytes:
     if error.data is not None:
         body["data"] = msgspec.Raw(encode_data(error.data).json)
     return _ENCODER.encode({"type": "error", "id": id, "error": body})
+
+
+def shorten_error(id: int, error: ExchangeError, size: int) -> bytes:
+    """The same without `data`, and with as much of `message` as fits into `size` bytes. Spec: [DEL-19]."""
+    keep = len(error.message)
+    while True:
+        short = ExchangeError(error.code, error.message[:keep], retry_ms=error.retry_ms, ref=error.ref)
+        text = encode_error(id, short)
+        if len(text) <= size or not keep:
+            return text
+        # A character takes at most 6 bytes in JSON, so this much has to go at least.
+        keep = max(0, keep - max(1, (len(text) - size) // 6))

@@ -24,6 +24,7 @@ from holdfast_reference.protocol.codec import (
     encode_error,
     encode_frame,
     encode_result,
+    shorten_error,
     tail,
 )
 from holdfast_reference.protocol.correlation import Exchange, Exchanges, Pool
@@ -391,10 +392,13 @@ class Connection:
         """
         text = encode_error(id, error)
         if len(text) > self._max_out:
-            text = encode_error(
-                id, ExchangeError(ErrorCode.TOO_LARGE, "the error does not fit into max_frame")
-            )
+            text = shorten_error(id, error, self._max_out)
         return [Stop(id)] if self._end(id, text) else NOTHING
+
+    def reject(self, id: int, error: ExchangeError) -> None:
+        """An exchange cannot even start: its terminal is a refusal, which holds no slot. Spec: [DEL-14]."""
+        if self._exchanges.finish(id) is not None:
+            self._outgoing.refuse(id, encode_error(id, error))
 
     def _end(self, id: int, text: bytes) -> bool:
         exchange = self._exchanges.finish(id)
@@ -426,20 +430,26 @@ class Connection:
             self._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
         return NOTHING
 
-    def deliver(self, id: int, event: Event) -> None:
-        """An event for a subscription. Spec: [SUB-02] [SUB-15] [SUB-24] [SUB-25] [DEL-06]."""
+    def deliver(self, id: int, event: Event, *, lossy: bool) -> bool:
+        """An event for a subscription. Spec: [SUB-02] [SUB-15] [SUB-24] [SUB-25] [DEL-06] [DEL-18].
+
+        Args:
+            lossy: whether events may be lost for it, because the socket takes nothing at the moment.
+        Returns:
+            False if there is no room for it and nothing may be lost: write, and deliver it again.
+        """
         exchange = self._exchanges.running.get(id)
         if exchange is None or exchange.stage is not _OPEN or event.exclude == self.conn:
-            return
+            return True
         if not exchange.pattern:
             text = exchange.head + event.tail
         else:
             if not self._may("subscribe", event.channel):
-                return
+                return True
             text = exchange.head + event.named_tail
         if len(text) > self._max_out:
             text = b'{"type":"gap","id":%d,"reason":"too_large","missed":1}' % id
-        self._outgoing.event(id, text)
+        return self._outgoing.event(id, text, lossy)
 
     # Time and the operator.
 
@@ -465,16 +475,20 @@ class Connection:
         return effects
 
     def drain(self, after_ms: int, deadline_ms: int, now: float) -> Effects:
-        """Send the client away: it should move after `after_ms`, it must at `deadline_ms`. Spec: [SES-38]."""
-        if self._clock.drained_at == NEVER:
+        """Send the client away: it should move after `after_ms`, it must at `deadline_ms`. Spec: [SES-38].
+
+        A later drain counts if it brings the deadline closer.
+        """
+        if now + deadline_ms / 1000 < self._clock.drained_at:
             self._clock.move_at = now + after_ms / 1000
             self._clock.drained_at = now + deadline_ms / 1000
-            if self.phase is Phase.READY:
+            if self.phase in _GREETED:
                 self._go_away(now)
         return NOTHING
 
     def _go_away(self, now: float) -> None:
-        self.phase = CONNECTION[self.phase][Input.DRAIN]
+        if self.phase is Phase.READY:
+            self.phase = CONNECTION[self.phase][Input.DRAIN]
         after_ms, deadline_ms = (
             max(0, round((when - now) * 1000)) for when in (self._clock.move_at, self._clock.drained_at)
         )

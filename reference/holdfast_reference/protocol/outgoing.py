@@ -43,7 +43,6 @@ class Outgoing:
 
     __slots__ = (
         "_event_bytes",
-        "_gapped",
         "_limits",
         "_missed",
         "_queue",
@@ -59,7 +58,6 @@ class Outgoing:
         self._urgent: list[bytes] = []
         self._event_bytes = 0
         self._missed: dict[int, int] = {}  # of the overflow gaps in the queue, by subscription
-        self._gapped: set[int] = set()  # subscriptions that were written such a gap and no event since
         self.counts = [0] * _KINDS
         self.size = 0
         self.full = False
@@ -83,53 +81,55 @@ class Outgoing:
         self.push(REFUSAL, id, text)
         self._look()
 
-    def event(self, id: int, text: bytes) -> None:
-        """Queue an event, or the gap that stands for one; the session's largest consumer may lose for it."""
+    def event(self, id: int, text: bytes, lossy: bool) -> bool:
+        """Queue an event, or the gap that stands for one.
+
+        Args:
+            lossy: whether events may be lost for it, because the socket takes nothing at the moment.
+        Returns:
+            False if it was not queued, because there is no room and nothing may be lost.
+        """
         size = len(text)
+        counts, limits = self.counts, self._limits
+        full = counts[EVENT] >= limits.queue or self._event_bytes + size > limits.queue_bytes
+        if full and not lossy:
+            return False
         self._queue.append((EVENT, id, text))
-        counts = self.counts
         counts[EVENT] += 1
         self.size += size
         self._event_bytes += size
-        limits = self._limits
-        while counts[EVENT] > limits.queue or self._event_bytes > limits.queue_bytes:
+        if full:
             self._overflow()
+        return True
 
     def _overflow(self) -> None:
-        """Take everything queued from the subscription with the most queued bytes; one gap stands for it.
+        """Take all events from the subscription with the most queued bytes, until the rest is within bounds.
 
-        If the last thing that it was written is such a gap already, its first queued event stays, so that an
-        event stands between the two, unless that is all it has. Spec: [DEL-02] [DEL-03] [DEL-04].
+        One gap stands where the first of them stood, or counts more if it is queued already.
+        Spec: [DEL-02] [DEL-03] [DEL-04] [DEL-05].
         """
-        queued: dict[int, int] = {}
-        events: dict[int, int] = {}
-        for kind, id, text in self._queue:
-            if kind == EVENT:
-                queued[id] = queued.get(id, 0) + len(text)
-                events[id] = events.get(id, 0) + 1
-        victim = max(queued, key=queued.__getitem__)
-        keep = victim in self._gapped and events[victim] > 1
-        rest: deque[tuple[int, int, bytes]] = deque()
-        lost = 0
-        for item in self._queue:
-            kind, id, text = item
-            if kind != EVENT or id != victim:
-                rest.append(item)
-                keep = keep and not (kind == GAP and id == victim)
-            elif keep:
-                keep = False
-                rest.append(item)
-            else:
-                lost += 1
-                self._event_bytes -= len(text)
-                self.size -= len(text)
-                if victim not in self._missed:
-                    self._missed[victim] = 0
-                    self.counts[GAP] += 1
+        counts, limits, missed = self.counts, self._limits, self._missed
+        while counts[EVENT] > limits.queue or self._event_bytes > limits.queue_bytes:
+            queued: dict[int, int] = {}
+            for kind, id, text in self._queue:
+                if kind == EVENT:
+                    queued[id] = queued.get(id, 0) + len(text)
+            victim = max(queued, key=queued.__getitem__)
+            rest: deque[tuple[int, int, bytes]] = deque()
+            for item in self._queue:
+                kind, id, text = item
+                if kind != EVENT or id != victim:
+                    rest.append(item)
+                    continue
+                if victim not in missed:
+                    missed[victim] = 0
+                    counts[GAP] += 1
                     rest.append((GAP, victim, b""))
-        self.counts[EVENT] -= lost
-        self._missed[victim] = self._missed.get(victim, 0) + lost
-        self._queue = rest
+                missed[victim] += 1
+                counts[EVENT] -= 1
+                self.size -= len(text)
+            self._event_bytes -= queued[victim]
+            self._queue = rest
 
     def discard(self, id: int) -> None:
         """Forget what is queued for an exchange that ends early, but its `open`. Spec: [RPC-11]."""
@@ -148,7 +148,6 @@ class Outgoing:
                 rest.append(item)
         self._queue = rest
         self._missed.pop(id, None)
-        self._gapped.discard(id)
 
     def forget_events(self, id: int, unwanted: Callable[[bytes], bool]) -> None:
         """Drop those queued events of a subscription that its session may no longer see."""
@@ -209,7 +208,7 @@ class Outgoing:
             del self._urgent[:overtaking]
             count -= overtaking
         queue = self._queue
-        if count == len(queue) and not self._gapped and not self.counts[GAP]:
+        if count == len(queue) and not self.counts[GAP]:
             queue.clear()
             self.counts = [0] * _KINDS
             self.size = self._event_bytes = 0
@@ -222,10 +221,8 @@ class Outgoing:
             self.size -= len(text)
             if kind == EVENT:
                 self._event_bytes -= len(text)
-                self._gapped.discard(id)
             elif kind == GAP:
                 del self._missed[id]
-                self._gapped.add(id)
         if self.full:
             self._look()
 
@@ -235,7 +232,6 @@ class Outgoing:
         twin._urgent = self._urgent.copy()
         twin._event_bytes = self._event_bytes
         twin._missed = self._missed.copy()
-        twin._gapped = self._gapped.copy()
         twin.counts = self.counts.copy()
         twin.size = self.size
         twin.full = self.full
@@ -246,7 +242,6 @@ class Outgoing:
             tuple(self._queue),
             tuple(self._urgent),
             frozenset(self._missed.items()),
-            frozenset(self._gapped),
         )
 
 

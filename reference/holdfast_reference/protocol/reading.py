@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast_reference.protocol.codec import Suspect, is_base64, is_integer, without_duplicates
+from holdfast_reference.protocol.codec import Suspect, is_base64, is_integer
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
 from holdfast_reference.protocol.limits import MAX_TAG
 from holdfast_reference.protocol.messages import FIELD_PROFILES, TYPES, UNSET, Payload
@@ -61,7 +61,7 @@ def check_publish(message: messages.Publish, profiles: frozenset[str]) -> Payloa
     base64 = message.enc is not UNSET
     if base64:
         _check_base64(message.data)
-    return Payload(without_duplicates(bytes(message.data)), base64)
+    return Payload(bytes(message.data), base64)
 
 
 def check_subscribe(message: messages.Subscribe, profiles: frozenset[str]) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ import base64
 import inspect
 from typing import TYPE_CHECKING, Protocol
 
-from holdfast_reference.protocol.codec import decode_data, encode_data, without_duplicates
+from holdfast_reference.protocol.codec import decode_data, encode_data
 from holdfast_reference.protocol.messages import Payload
 
 if TYPE_CHECKING:
@@ -103,13 +103,9 @@ class Call:
 
     @property
     def payload(self) -> Payload | None:
-        """The arguments as they came, to be sent on as they are; None if there are none.
-
-        Raises:
-            ExchangeError: as for `data`.
-        """
+        """The arguments as they came, to be sent on as they are; None if there are none."""
         data = self._effect.data
-        return None if data is None else Payload(without_duplicates(data), self._effect.base64)
+        return None if data is None else Payload(data, self._effect.base64)
 
     async def chunk(self, value: object) -> bool:
         """Send a part of the answer, once the one before has been written.

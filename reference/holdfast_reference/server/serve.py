@@ -171,7 +171,7 @@ class Server:
             if session is not None:
                 session.crash()
         finally:
-            transport.close()
+            transport.close(abort=session is not None and session.aborted)
             if session is not None:
                 self.sessions.discard(session)
             self._connections -= 1

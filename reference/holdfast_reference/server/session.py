@@ -73,7 +73,10 @@ class _Subscription:
 
     def deliver(self, event: Event) -> None:
         session = self._session
-        session.core.deliver(self._id, event)
+        if not session.core.deliver(self._id, event, lossy=session.writing):
+            # [DEL-18]: what the socket takes makes room first.
+            session.flush(trio.current_time())
+            session.core.deliver(self._id, event, lossy=True)
         if not session.dirty:
             session.dirty = True
             session.owner.flusher.add(session)
@@ -94,7 +97,6 @@ class Session:
 
     __slots__ = (
         "__weakref__",
-        "_aborted",
         "_close_by",
         "_closing",
         "_controls",
@@ -109,11 +111,12 @@ class Session:
         "_unsent",
         "_upgrade",
         "_work",
-        "_writing",
+        "aborted",
         "core",
         "dirty",
         "look_at",
         "owner",
+        "writing",
     )
 
     def __init__(self, owner: Owner, transport: Transport, upgrade: Upgrade, conn: str) -> None:
@@ -130,11 +133,11 @@ class Session:
         self._resume: trio.Event | None = None  # the reader waits for this when it may not read
         self._controls: list[bytes] = []  # WebSocket frames to write before the next messages
         self._unsent = b""  # what the socket did not take; the writer's
-        self._writing = False
+        self.writing = False  # the socket is full, and the writer waits for it
         self._final: bytes | None = None  # the close frame, until it is handed to the socket
         self._peer_closed = False
         self._deaf = False
-        self._aborted = False
+        self.aborted = False  # it is to end without a close frame
         self._closing = False  # our close frame is on its way, or has left
         self._close_by = float("inf")  # when waiting for the end of the closing handshake ends
 
@@ -152,7 +155,6 @@ class Session:
         finally:
             self._nursery = None
             self._do(self.core.close(1006, "the stream has ended"))
-            self._transport.close(abort=self._aborted)
 
     # Reading.
 
@@ -255,7 +257,7 @@ class Session:
     def _call(self, effect: effects.Call) -> None:
         method = self.owner.methods.get(effect.method)
         if method is None:
-            self.core.fail(effect.id, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
+            self.core.reject(effect.id, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
             return
         call = Call(self, effect)
         if method.inline:
@@ -291,11 +293,16 @@ class Session:
 
     def _broken_handler(self, effect: effects.Call, error: Exception) -> None:
         """A handler's own errors are answers; anything else is `internal`. Spec: [RPC-16] [ERR-04]."""
-        if not isinstance(error, ExchangeError):
-            ref = secrets.token_hex(6)
-            log.event(logging.ERROR, "handler failed", error, conn=self.conn, method=effect.method, ref=ref)
-            error = ExchangeError(ErrorCode.INTERNAL, "the method failed", ref=ref)
-        self.refuse(effect.id, error)
+        if isinstance(error, ExchangeError):
+            try:
+                self.refuse(effect.id, error)
+            except TypeError as unfit:
+                error = unfit
+            else:
+                return
+        ref = secrets.token_hex(6)
+        log.event(logging.ERROR, "handler failed", error, conn=self.conn, method=effect.method, ref=ref)
+        self.refuse(effect.id, ExchangeError(ErrorCode.INTERNAL, "the method failed", ref=ref))
 
     def _publish(self, effect: effects.Publish) -> None:
         self.owner.broker.publish(effect.event)
@@ -337,11 +344,11 @@ class Session:
     def flush(self, now: float) -> None:
         """Write what waits, as far as the socket takes it; called by the flusher and after each read."""
         self.dirty = False
-        if self._writing or self._nursery is None:
+        if self.writing or self._nursery is None:
             return
         try:
             if not self._pump(now):
-                self._writing = True
+                self.writing = True
                 self._nursery.start_soon(self._write)
         except OSError:
             self._nursery.cancel_scope.cancel()
@@ -359,7 +366,7 @@ class Session:
         except OSError:
             assert self._nursery is not None
             self._nursery.cancel_scope.cancel()
-        self._writing = False
+        self.writing = False
 
     def _pump(self, now: float) -> bool:
         """Send until all is written or the socket is full; whether all is.
@@ -468,7 +475,7 @@ class Session:
                 self._transport.try_send(close_frame(CloseCode.INTERNAL, "internal"))
 
     def abort(self) -> None:
-        self._aborted = True
+        self.aborted = True
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 

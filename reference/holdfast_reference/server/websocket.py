@@ -51,7 +51,7 @@ class Reader:
     `max_size` bounds one message in bytes and may be changed at any time.
     """
 
-    __slots__ = ("_buffer", "_needed", "_opcode", "_parts", "_parts_size", "_position", "max_size")
+    __slots__ = ("_buffer", "_message", "_needed", "_opcode", "_position", "max_size")
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
@@ -59,8 +59,7 @@ class Reader:
         self._position = 0
         self._needed = 0  # bytes that the buffer must hold before another look is worth it
         self._opcode = 0  # of the message whose fragments are being collected, 0 for none
-        self._parts: list[bytes] = []
-        self._parts_size = 0
+        self._message = bytearray()  # its fragments so far
 
     def feed(self, data: bytes) -> None:
         """Take in bytes of the peer."""
@@ -134,7 +133,7 @@ class Reader:
             return Fault(1002, "unknown opcode")
         if (opcode == _CONTINUATION) != (self._opcode != 0):
             return Fault(1002, "a fragment is missing")
-        if self._parts_size + size > self.max_size:
+        if len(self._message) + size > self.max_size:
             return Fault(1009, "message too big")
         return None
 
@@ -156,17 +155,11 @@ class Reader:
         """Collect the parts of one message, or take a whole binary one."""
         if first & 0xF != _CONTINUATION:
             self._opcode = first & 0xF
-        self._parts.append(payload)
-        self._parts_size += len(payload)
+        self._message += payload
         if not first & _FIN:
-            # Empty fragments cost memory too, though no bytes of the message.
-            if len(self._parts) > 64 and not payload:
-                self._parts.pop()
             return None
-        message = b"".join(self._parts)
-        opcode = self._opcode
-        self._opcode = self._parts_size = 0
-        self._parts = []
+        message, opcode = bytes(self._message), self._opcode
+        self._message, self._opcode = bytearray(), 0
         if opcode == _BINARY:
             return Fault(1003, "a binary message")
         return message if _is_utf8(message) else Fault(1007, "text is not UTF-8")

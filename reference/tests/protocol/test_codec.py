@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import pytest
 from holdfast_reference.protocol import CloseCode, ExchangeError, Payload
 from holdfast_reference.protocol import messages as m
@@ -17,7 +16,6 @@ from holdfast_reference.protocol.codec import (
     encode_result,
     is_base64,
     is_integer,
-    without_duplicates,
 )
 from holdfast_reference.protocol.errors import ProtocolViolation
 from hypothesis import given
@@ -127,27 +125,6 @@ def test_a_lone_surrogate_is_the_exchange_s_fault() -> None:
     assert isinstance(decode(b'{"type":"request","id":1,"method":"m","data":"\\ud800"}'), Suspect)
 
 
-@given(JSON)
-def test_a_value_without_duplicates_stays_as_it_is(value: object) -> None:
-    for text in (json.dumps(value).encode(), msgspec.json.encode(value)):
-        assert without_duplicates(text) is text
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b'{"a":1,"a":2}', b'{"a":2}'),
-        (b'{"a":1,"\\u0061" : 2}', b'{"a":2}'),
-        (b'[{"a":{"b":1,"b":[2]}}]', b'[{"a":{"b":[2]}}]'),
-        (b'{"a":":::","b":1}', b'{"a":":::","b":1}'),
-        (b'{"a":"::","b":1,"b":2}', b'{"a":"::","b":2}'),
-    ],
-)
-def test_of_duplicates_the_last_stays(text: bytes, expected: bytes) -> None:
-    """[ENV-03] [ENV-10]."""
-    assert without_duplicates(text) == expected
-
-
 @pytest.mark.parametrize(
     ("value", "good"),
     [
@@ -193,8 +170,9 @@ def test_what_handlers_return() -> None:
     assert encode_data(payload) is payload
     with pytest.raises(TypeError):
         encode_data(float("nan"))
-    with pytest.raises(TypeError):
-        encode_data(object())
+    for unfit in (object(), 1 + 2j, {1: {2: object()}}):
+        with pytest.raises(TypeError):
+            encode_data(unfit)
 
 
 def test_data_that_python_cannot_hold_is_a_bad_request() -> None:

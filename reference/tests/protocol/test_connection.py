@@ -309,12 +309,27 @@ class TestExchanges:
         peer.hello(limits={"max_frame": 4096})
         assert code(peer.send(request(1, "echo", data="x" * 4090))) == "too_large"
 
-    def test_an_error_too_large_for_the_client_loses_its_details(self) -> None:
+    @pytest.mark.parametrize("message", ["no", "é\x01" * 2000, "x" * 4048])
+    def test_an_error_too_large_for_the_client_loses_its_details(self, message: str) -> None:
+        """[DEL-19]: the code stays, and as much of the message as fits."""
         peer = Peer()
         peer.hello(limits={"max_frame": 4096})
         peer.send(request(1))
-        peer.apply(peer.core.fail(1, ExchangeError(ErrorCode.APP, "no", data="x" * 5000)))
-        assert code(peer.read()) == "too_large"
+        peer.apply(peer.core.fail(1, ExchangeError(ErrorCode.APP, message, data="x" * 5000)))
+        (text,) = peer.core.peek(1)
+        error = json.loads(text)["error"]
+        assert error["code"] == "app"
+        assert message.startswith(error["message"])
+        assert 4090 < len(text) <= 4096 or error["message"] == message
+
+    def test_an_exchange_that_cannot_start_ends_with_a_refusal(self) -> None:
+        """[DEL-14]: `not_found` holds no slot."""
+        peer = ready(Settings(limits=Limits(max_inflight=1)))
+        peer.send(request(1))
+        peer.core.reject(1, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
+        peer.apply(peer.core.receive(json.dumps(request(2)).encode(), peer.now))
+        assert code(peer.read()) == "not_found"
+        assert peer.core.is_running(2)
 
     def test_chunks_need_stream(self) -> None:
         """[RPC-20] [RPC-21] [DEL-08] [DEL-09]."""
@@ -388,9 +403,9 @@ class TestSubscriptions:
         peer = ready()
         effects = peer.core.receive(json.dumps(subscribe(1)).encode(), peer.now)
         assert len(effects) == 1
-        peer.core.deliver(1, Event("room", Payload(b"0")))
+        peer.core.deliver(1, Event("room", Payload(b"0")), lossy=True)
         peer.core.opened(1)
-        peer.core.deliver(1, Event("room", Payload(b"1")))
+        peer.core.deliver(1, Event("room", Payload(b"1")), lossy=True)
         assert [frame.get("data") for frame in peer.read()] == [None, 1]
 
     def test_echo_false_spares_the_own_session_alone(self) -> None:
@@ -409,8 +424,8 @@ class TestSubscriptions:
         peer.tokens = {"alice": Grant("alice", Allow("a/secret"))}
         peer.hello()
         peer.send({"type": "subscribe", "id": 1, "pattern": "a/*"})
-        peer.core.deliver(1, Event("a/secret", Payload(b"0")))
-        peer.core.deliver(1, Event("a/b", Payload(b"1", True)))
+        peer.core.deliver(1, Event("a/secret", Payload(b"0")), lossy=True)
+        peer.core.deliver(1, Event("a/b", Payload(b"1", True)), lossy=True)
         assert peer.read() == [{"type": "event", "id": 1, "channel": "a/b", "enc": "base64", "data": 1}]
 
     def test_an_event_too_large_for_the_client_becomes_a_gap(self) -> None:
@@ -566,7 +581,7 @@ class TestAuth:
         for channel in ("restricted/a", "open"):
             for id in (1, 2, 3):
                 if id != (2 if channel == "restricted/a" else 1):
-                    peer.core.deliver(id, Event(channel, Payload(b"1")))
+                    peer.core.deliver(id, Event(channel, Payload(b"1")), lossy=True)
         frames = peer.send({"type": "auth", "id": 4, "token": "narrow"})
         assert [(f["type"], f["id"]) for f in frames] == [
             ("event", 2),
@@ -602,7 +617,7 @@ class TestTime:
         peer = ready(Settings(timers=Timers(heartbeat_interval_ms=1000, heartbeat_timeout_ms=500)))
         peer.send(subscribe(1))
         peer.at(0.9)
-        peer.core.deliver(1, Event("room", Payload(b"1")))
+        peer.core.deliver(1, Event("room", Payload(b"1")), lossy=True)
         assert [frame["type"] for frame in peer.at(0.1)] == ["ping", "event"]
 
     def test_a_client_that_only_sends_is_pinged(self) -> None:
@@ -652,11 +667,11 @@ class TestDrain:
         peer.now += 0.2
         assert [frame["type"] for frame in peer.hello()] == ["welcome", "goaway"]
 
-    def test_draining_twice_changes_nothing(self) -> None:
+    def test_only_a_closer_deadline_is_told_again(self) -> None:
         peer = ready()
-        peer.core.drain(0, 100, peer.now)
-        peer.core.drain(0, 5000, peer.now)
-        assert len(peer.read()) == 1
+        for deadline_ms in (1000, 5000, 100):
+            peer.core.drain(0, deadline_ms, peer.now)
+        assert [frame["deadline_ms"] for frame in peer.read()] == [1000, 100]
 
 
 class TestRate:
@@ -692,7 +707,7 @@ class TestState:
         """What happens to the twin does not happen to the original."""
         peer = ready(Settings(limits=Limits(rate=Rate(5, 1000))))
         peer.send(subscribe(1), request(2, timeout_ms=50))
-        peer.core.deliver(1, Event("room", Payload(b"1")))
+        peer.core.deliver(1, Event("room", Payload(b"1")), lossy=True)
         key = peer.core.key()
         twin = peer.core.copy()
         assert twin.key() == key
