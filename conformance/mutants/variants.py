@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 from holdfast_conformance import collect
 from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.outgoing import Outgoing
 
 from mutants.harness import CAPACITY, Patch, judge, world
-from mutants.tools import on_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from holdfast_reference.server.transport import MemoryTransport, Transport
 
 __all__ = ["VARIANTS", "Variant", "run"]
+
+
+WIDE: Final = 1 << 22
+"""Bytes under way on a wire that is slow and not narrow."""
+
+TINY: Final = {"max_frame": 4096, "max_inflight": 2, "max_subscriptions": 3, "queue": 4, "queue_bytes": 8192}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,46 +135,37 @@ def _other_texts(patch: Patch) -> None:
 
 
 def _chatty(patch: Patch) -> None:
-    """Every frame of the server has members, and is accompanied by frames, that nobody knows."""
+    """Every frame of the server has a member, and every pong a frame before it, that nobody knows."""
+    note = b',"x.note":{"deep":[1,2,{"type":"error"}]}}'
 
-    on_write(patch, lambda frame: {**frame, "x.note": {"deep": [1, 2, {"type": "error"}]}})
+    def peek(original: Callable[..., list[bytes]], self: Connection, size: int) -> list[bytes]:
+        texts = original(self, size)
+        roomy = self._max_out - len(note)
+        return [text[:-1] + note if len(text) < roomy else text for text in texts]
 
-    def push(original: Callable[..., None], self: Outgoing, kind: int, id: int, text: bytes) -> None:
-        original(self, kind, id, text)
-        self.urgent(b'{"type":"x.tick","n":1}')
+    def urgent(original: Callable[..., None], self: Outgoing, text: bytes) -> None:
+        if text.startswith(b'{"type":"pong"'):
+            original(self, b'{"type":"x.tick","n":1}')
+        original(self, text)
 
-    patch.wrap(Outgoing, "push", push)
+    patch.wrap(Connection, "peek", peek)
+    patch.wrap(Outgoing, "urgent", urgent)
 
+
+_slow = partial(Slow, least=0.2, most=0.2)
+_jittery = partial(Slow, least=0, most=0.08)
 
 VARIANTS: Final = {
     variant.name: variant
     for variant in (
         Variant("legal/plain", "the reference server as it is"),
-        Variant(
-            "legal/slow",
-            "200 ms from arrival to reading",
-            rewire=lambda inner: Slow(inner, 0.2, 0.2),
-            capacity=1 << 22,
-        ),
-        Variant(
-            "legal/jitter",
-            "0 to 80 ms, drawn for each read",
-            rewire=lambda inner: Slow(inner, 0, 0.08),
-            capacity=1 << 22,
-        ),
-        Variant("legal/crumbs", "a few bytes at a time both ways", rewire=lambda inner: Crumbs(inner, 7)),
-        Variant(
-            "legal/segments",
-            "frames split and joined at random",
-            rewire=lambda inner: Crumbs(inner, CAPACITY // 8),
-        ),
-        Variant("legal/chatty", "unknown members and unknown types everywhere", _chatty),
+        Variant("legal/slow", "200 ms from arrival to reading", rewire=_slow, capacity=WIDE),
+        Variant("legal/jitter", "0 to 80 ms, drawn for each read", rewire=_jittery, capacity=WIDE),
+        Variant("legal/crumbs", "a few bytes at a time both ways", rewire=partial(Crumbs, most=7)),
+        Variant("legal/segments", "frames split and joined at random", rewire=partial(Crumbs, most=32_768)),
+        Variant("legal/chatty", "unknown members everywhere, and frames of unknown types", _chatty),
         Variant("legal/other-texts", "error messages in other languages", _other_texts),
-        Variant(
-            "legal/tiny-limits",
-            "the smallest numbers that are of any use",
-            _limits(max_frame=4096, max_inflight=2, max_subscriptions=3, queue=4, queue_bytes=8192),
-        ),
+        Variant("legal/tiny-limits", "the smallest numbers that are of any use", _limits(**TINY)),
         Variant("legal/core-only", "no profile at all", _profiles()),
         Variant("legal/rpc-only", "requests, no channels", _profiles("rpc")),
         Variant("legal/pubsub-only", "channels without patterns, fence and requests", _profiles("pubsub")),
