@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .expect import Expectation, Failure
+from .expect import Emitted, Expectation, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +33,7 @@ __all__ = [
     "pour",
     "small_session",
     "unrated",
+    "upcoming",
 ]
 
 REMOTE_BUFFERS = 16 << 20
@@ -56,6 +57,11 @@ async def small_session(
     return await t.session(
         identity, name="slow", profiles=profiles, hello=hello, receive_buffer=RECEIVE_BUFFER
     )
+
+
+def upcoming(t: Test, channel: str, data: object = None) -> Emitted:
+    """Return an event that the check is about to cause in its own way, with a unique payload by default."""
+    return Emitted(channel, t.payload() if data is None else data, t.now(), len(t.journal))
 
 
 def script_frame(session: Session, *steps: Sequence[object], **fields: object) -> dict[str, object]:
@@ -281,7 +287,7 @@ class Push:
     """Frames sent to a target whose own writes to us are backed up, until it takes no more.
 
     Args:
-        make: the frame with that number.
+        make: what to send as number n: frames, or ready bytes of `frames.encode`.
         count: give up after so many.
 
     Attributes:
@@ -290,7 +296,11 @@ class Push:
     """
 
     def __init__(
-        self, t: Test, session: Session, make: Callable[[int], Mapping[str, object]], count: int
+        self,
+        t: Test,
+        session: Session,
+        make: Callable[[int], Sequence[Mapping[str, object] | bytes]],
+        count: int,
     ) -> None:
         unrated(t, session, count)
         self.sent = 0
@@ -317,5 +327,5 @@ class Push:
     async def _push(self) -> None:
         while self.sent < self._count and not self.blocked and self._session.closure is None:
             upto = min(self.sent + AT_ONCE, self._count)
-            await self._session.pipeline(*map(self._make, range(self.sent, upto)))
+            await self._session.pipeline(*(item for n in range(self.sent, upto) for item in self._make(n)))
             self.sent = upto

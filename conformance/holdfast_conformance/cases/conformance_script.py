@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast_conformance.case import Emitted, Exchange, Session, Test, check
-from holdfast_conformance.traffic import number, script
+from holdfast_conformance.case import Exchange, Session, Test, check
+from holdfast_conformance.traffic import number, script, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ async def listening(t: Test) -> tuple[Session, Exchange, str]:
     alice = await t.session()
     channel = t.channel()
     sub = await alice.subscribe(channel)
-    event = Emitted(channel, t.payload(), t.now())
+    event = upcoming(t, channel)
     await alice.publish(channel, event.data)
     await t.control(sub.gets(event))
     return alice, sub, channel
@@ -40,21 +40,42 @@ async def bad_script_runs_nothing(t: Test) -> None:
     good = await alice.run(["emit", channel, t.payload()])
     await t.must(good.result(), requirement="CNF-03")
     await t.until(alice, lambda: len(data_of(sub)) == 1, "the event of a good script", requirement="CNF-02")
-    ghost = Emitted(channel, t.payload(), t.now())
+    ghost = upcoming(t, channel)
     emit = ["emit", channel, ghost.data]
     faults: dict[str, list[object]] = {
-        "emit": [["emit"], ["emit", channel], ["emit", 5, 1], ["emit", "", 1], ["emit", "x" * 256, 1]],
+        "emit": [
+            ["emit"],
+            ["emit", channel],
+            ["emit", 5, 1],
+            ["emit", "", 1],
+            ["emit", "x" * 256, 1],
+            [*emit, 1],
+        ],
         "burst": [
             ["burst", channel],
             ["burst", channel, -1],
             ["burst", channel, 100_001],
             ["burst", channel, "1"],
         ],
-        "hold": [["hold"], ["hold", -1], ["hold", 60_001], ["hold", "5"], ["hold", None], ["hold", True]],
-        "reply": [["reply", 5], ["reply", []], ["reply", {"after_ms": -1}], ["reply", {"after_ms": "1"}]],
-        "error": [["error"], ["error", {}], ["error", "app"], ["error", {"code": 5}]],
-        "close": [["close"], ["close", 999], ["close", 5000], ["close", "1000"]],
+        "hold": [["hold"], ["hold", -1], ["hold", 60_001], ["hold", "5"], ["hold", None], ["hold", 1, 1]],
+        "reply": [["reply", 5], ["reply", []], ["reply", {"after_ms": -1}], ["reply", {"result": 1}]],
+        "error": [
+            *(
+                ["error"],
+                ["error", {}],
+                ["error", "app"],
+                ["error", {"code": 5}],
+                ["error", {"code": "nonsense"}],
+            ),
+            *(["error", {"code": "app", "retry_ms": 60_001}], ["error", {"code": "app", "reason": 1}]),
+        ],
+        "close": [
+            ["close"],
+            *(["close", code] for code in (999, 1004, 1005, 1006, 1015, 2000, 5000, "1000")),
+        ],
         "drain": [["drain"], ["drain", -1], ["drain", "5"]],
+        "abort": [["abort", 1]],
+        "expire": [["expire", 1]],
     }
     bad: list[object] = [["conf.no_such_step"], [], "emit", 5, None, {"emit": channel}, [5], [["emit"]]]
     for step, wrong in faults.items():
@@ -121,7 +142,8 @@ async def emit_reaches_everybody(t: Test) -> None:
     other = await t.session(name="other")
     theirs = await other.subscribe(channel)
     for data in (t.payload(), None, "\u03c8", [], 0, False):
-        event = Emitted(channel, data, t.now())
+        event = upcoming(t, channel)
+        event.data = data
         await t.must((await alice.run(["emit", channel, data])).result(), requirement="CNF-03")
         await t.must(sub.gets(event), hint="`emit` has no `echo:false`")
         await t.must(theirs.gets(event))
@@ -261,7 +283,7 @@ async def end_of_the_list(t: Test) -> None:
     """A script that ends without ending its request ends it with `result`, an empty script too."""
     alice, sub, channel = await listening(t)
     await t.must((await alice.run()).result(), hint="an empty list is a list")
-    event = Emitted(channel, t.payload(), t.now())
+    event = upcoming(t, channel)
     await t.must((await alice.run(["emit", channel, event.data])).result())
     await t.must(sub.gets(event), requirement="CNF-02")
 
@@ -282,7 +304,7 @@ async def steps_behind_the_end(t: Test) -> None:
     if "stream" in t.bench.target.script_steps:
         ended.append(["stream", 3])
     for extra in ([], ended):
-        event = Emitted(channel, two, t.now())
+        event = upcoming(t, channel, two)
         call = await script(alice, steps[0], *extra, *steps[1:], stream=True)
         await t.must(call.result(data=one), requirement="CNF-02")
         await t.must(sub.gets(event), hint="the terminal ends the request, not the script")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from holdfast_conformance.case import Emitted, Exchange, Session, Test, check
+from holdfast_conformance.frames import Opcode, encode
 from holdfast_conformance.traffic import (
     Push,
     account,
@@ -18,6 +19,7 @@ from holdfast_conformance.traffic import (
     script,
     small_session,
     unrated,
+    upcoming,
 )
 
 if TYPE_CHECKING:
@@ -242,11 +244,11 @@ async def stream_waits_for_the_client(t: Test) -> None:
     await witness.subscribe(channel)
     size = min(16384, slow.limit("max_frame") // 2)
     count = fill(t, size)
-    early = Emitted(channel, t.payload(), t.now())
+    early = upcoming(t, channel)
     await (await script(slow, ["stream", 20, 0, size], ["emit", channel, early.data], stream=True)).result()
     await t.control(witness.gets(early))
     slow.pause_reading()
-    late = Emitted(channel, t.payload(), t.now())
+    late = upcoming(t, channel)
     call = await script(slow, ["stream", count, 0, size], ["emit", channel, late.data], stream=True)
     await t.must_not(
         witness.gets(late),
@@ -339,9 +341,34 @@ async def unread_pongs_stop_reading(t: Test) -> None:
         t.that(asked <= got, f"{len(asked - got)} of {len(asked)} pings have no pong", requirement="SES-34")
 
 
-def large_ping(n: int) -> Mapping[str, object]:
+def large_ping(n: int) -> Sequence[Mapping[str, object]]:
     """Build a ping that is large to send and small to answer."""
-    return {"type": "ping", "t": f"p{n}", "pad": "x" * FLOOD_BYTES}
+    return ({"type": "ping", "t": f"p{n}", "pad": "x" * FLOOD_BYTES},)
+
+
+@check(
+    "del/unread-websocket-pongs-stop-reading",
+    covers="DEL-12",
+    needs=["pubsub"],
+    intrusive=True,
+    serial=True,
+)
+async def unread_websocket_pongs_stop_reading(t: Test) -> None:
+    """A client that sends WebSocket pings and does not read is not read either, and lives when it reads."""
+    slow = await backed_up(t)
+    ping = encode(Opcode.PING, b"x" * 125)
+    ignored = {"type": "conf.no_such_type", "pad": "x" * FLOOD_BYTES}  # so that the flood fills the sockets
+    async with trio.open_nursery() as nursery:
+        push = Push(t, slow, lambda n: (ping, ping, ignored), FLOOD)
+        await push.until_blocked(nursery)
+        t.that(
+            push.blocked,
+            f"{2 * FLOOD} WebSocket pings were read although not one pong could be written",
+            hint="count the WebSocket pongs that wait to be written, too",
+        )
+        slow.resume_reading()
+    if slow.closure is None:
+        await t.alive(slow, requirement="SES-34")
 
 
 async def backed_up(t: Test) -> Session:
@@ -428,8 +455,8 @@ async def unread_refusals_stop_reading(t: Test) -> None:
         raise t.unverified("max_inflight is too large for this flood")
     first = slow.next_id()
 
-    def refused(n: int) -> Mapping[str, object]:
-        return {"type": "conf.no_such_type", "id": first + n, "pad": "x" * FLOOD_BYTES}
+    def refused(n: int) -> Sequence[Mapping[str, object]]:
+        return ({"type": "conf.no_such_type", "id": first + n, "pad": "x" * FLOOD_BYTES},)
 
     async with trio.open_nursery() as nursery:
         push = Push(t, slow, refused, FLOOD)
@@ -469,7 +496,7 @@ async def fence_follows_own_publishes(t: Test) -> None:
         subs.append(await alice.subscribe(pattern=f"{channel}/*"))
     many = max(1, min(20, alice.limit("max_inflight"), alice.limit("queue") // len(subs)))
     for round in range(5):
-        events = [Emitted(channel, t.payload(), t.now()) for _ in range(many)]
+        events = [upcoming(t, channel) for _ in range(many)]
         frames = [alice.frame("publish", channel=channel, data=event.data) for event in events]
         await alice.pipeline(*frames, {"type": "ping", "t": f"fence-{round}"})
         pong = await t.must(alice.receives("pong", t=f"fence-{round}"), requirement="SES-34")
@@ -527,7 +554,7 @@ async def ping_overtakes_without_fence(t: Test) -> None:
     tail = max(2, min(16, slow.limit("queue") // 2))
     await pour(t, publisher, channel, tail, first=count, stalled=slow)
     # The event of a publish that was sent behind the ping proves that the ping has been read.
-    proof = Emitted(marker, t.payload(), t.now())
+    proof = upcoming(t, marker)
     await slow.pipeline(
         {"type": "ping", "t": "at-once"}, slow.frame("publish", channel=marker, data=proof.data)
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import trio
 
-from holdfast_conformance.case import Emitted, Exchange, Frame, Test, check
+from holdfast_conformance.case import Exchange, Frame, Test, check
 from holdfast_conformance.expect import Expectation, same_json
-from holdfast_conformance.traffic import number, overfill, pour, script, script_frame, small_session
+from holdfast_conformance.traffic import number, overfill, pour, script, script_frame, small_session, upcoming
 
 RACES = 100
 """How often a cancel is raced against the end of what it names."""
@@ -176,11 +176,11 @@ async def cancel_stops_the_work(t: Test) -> None:
     witness = await t.session(name="witness", profiles=("rpc", "pubsub"))
     channel, work = t.channel(), 1.5
     await witness.subscribe(channel)
-    first = Emitted(channel, t.payload(), t.now())
+    first = upcoming(t, channel)
     await (await alice.run(["hold", 20], ["emit", channel, first.data])).result()
     await t.control(witness.gets(first))
     slots = min(alice.limit("max_inflight"), 256)
-    ghost = Emitted(channel, t.payload(), t.now())
+    ghost = upcoming(t, channel)
     steps = ["hold", int(work * 1000)], ["emit", channel, ghost.data]
     frames = [script_frame(alice, *steps) for _ in range(slots)]
     await alice.pipeline(*frames)
@@ -248,7 +248,7 @@ async def cancel_discards_queued_frames(t: Test) -> None:
     tail = max(2, min(16, slow.limit("queue") // 2))
     await pour(t, publisher, channel, tail, first=count)  # these are surely behind everything in the kernel
     # The event of a publish that was sent behind the cancel proves that the cancel has been read.
-    proof = Emitted(marker, t.payload(), t.now())
+    proof = upcoming(t, marker)
     await slow.pipeline(
         {"type": "cancel", "of": sub.id}, slow.frame("publish", channel=marker, data=proof.data)
     )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from holdfast_conformance.case import Emitted, Exchange, Session, Test, check
+from holdfast_conformance.case import Exchange, Session, Test, check
 from holdfast_conformance.client import dumps
-from holdfast_conformance.traffic import account, all_end, number, pour, reached, unrated
+from holdfast_conformance.traffic import account, all_end, number, pour, reached, unrated, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,7 @@ async def similar_channels_are_others(t: Test) -> None:
     ]
     await t.control(sub.gets(await t.emit(channel, by=publisher)))
     tried = 0
-    ghost = Emitted(channel, None, t.now())
+    ghost = upcoming(t, channel)
     for name in similar:
         if name != channel and len(name.encode()) <= 255:
             publish = await publisher.start("publish", channel=name, data=t.payload())
@@ -230,7 +230,7 @@ async def refused_publish_has_no_event(t: Test) -> None:
     channel = t.channel("restricted")
     sub = await alice.subscribe(channel)
     await t.control(sub.gets(await t.emit(channel, by=alice)))
-    ghost = Emitted(channel, t.payload(), t.now())
+    ghost = upcoming(t, channel)
     refused = await narrow.start("publish", channel=channel, data=ghost.data)
     await t.must(refused.error("forbidden"), hint="ask for the right to publish before you publish")
     broken = await alice.start("publish", channel=channel, data="=", enc="base64", malformed=True)
@@ -320,13 +320,13 @@ async def publish_too_large_for_its_event(t: Test) -> None:
     sub = await alice.start("subscribe", pattern=f"{channel}/*", id=2**53 - 1)
     await sub.opened()
     await t.control(sub.gets(await t.emit(f"{channel}/a", by=publisher)))
-    half = Emitted(f"{channel}/a", "x" * min(most // 2, alice.limit("queue_bytes") // 2), t.now())
+    half = upcoming(t, f"{channel}/a", "x" * min(most // 2, alice.limit("queue_bytes") // 2))
     fitting = await publisher.start("publish", channel=half.channel, data=half.data)
     await t.must(fitting.result(), requirement="SUB-11", hint="half of `max_frame` leaves room for any event")
     await t.must(sub.gets(half), requirement="SUB-05")
     frame = publisher.frame("publish", channel=f"{channel}/a", data="")
     frame["data"] = "x" * (most - len(dumps(frame)))
-    ghost = Emitted(f"{channel}/a", frame["data"], t.now())
+    ghost = upcoming(t, f"{channel}/a", frame["data"])
     await publisher.send(frame)
     await t.must(
         publisher.exchange(frame).error("too_large"),
