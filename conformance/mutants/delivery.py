@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import outgoing
+from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.limits import MAX_UNSEQUENCED
 from holdfast_reference.protocol.outgoing import EVENT, GAP, PONG, REFUSAL, Outgoing
+from holdfast_reference.server import session as server
 from holdfast_reference.server.session import Session
 
 from mutants.harness import Patch, mutant
-from mutants.tools import on_write
+from mutants.tools import on_deliver, on_write
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Awaitable, Callable
 
     from holdfast_reference.protocol.effects import Effects
+    from holdfast_reference.protocol.events import Event
     from holdfast_reference.protocol.messages import Payload
 
 
@@ -32,18 +36,16 @@ if TYPE_CHECKING:
 )
 def _(patch: Patch) -> None:
     """Every seventieth event of a subscription is forgotten."""
-    counts: dict[tuple[int, int], int] = {}
+    counts: dict[tuple[Connection, int], int] = {}
 
-    def event(original: Callable[..., None], self: Outgoing, id_: int, text: bytes) -> None:
-        key = (id(self), id_)
-        counts[key] = counts.get(key, 0) + 1
-        if counts[key] % 70:
-            original(self, id_, text)
+    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+        counts[self, id] = counts.get((self, id), 0) + 1
+        return event if counts[self, id] % 70 else None
 
-    patch.wrap(Outgoing, "event", event)
+    on_deliver(patch, deliver)
 
 
-def _lose(queue: Outgoing, victim: int, gap_at_end: bool = False, gap: bool = True) -> None:
+def _lose(queue: Outgoing, victim: int, gap: bool = True) -> None:
     """Drop the queued events of a subscription and, if wanted, leave a gap for them."""
     rest: deque[tuple[int, int, bytes]] = type(queue._queue)()
     lost = 0
@@ -55,14 +57,10 @@ def _lose(queue: Outgoing, victim: int, gap_at_end: bool = False, gap: bool = Tr
         lost += 1
         queue._event_bytes -= len(text)
         queue.size -= len(text)
-        if gap and not gap_at_end and victim not in queue._missed:
+        if gap and victim not in queue._missed:
             queue._missed[victim] = 0
             queue.counts[GAP] += 1
             rest.append((GAP, victim, b""))
-    if gap and victim not in queue._missed:
-        queue._missed[victim] = 0
-        queue.counts[GAP] += 1
-        rest.append((GAP, victim, b""))
     queue.counts[EVENT] -= lost
     if gap:
         queue._missed[victim] += lost
@@ -75,6 +73,19 @@ def _queued_bytes(queue: Outgoing) -> dict[int, int]:
         if kind == EVENT:
             sizes[id] = sizes.get(id, 0) + len(text)
     return sizes
+
+
+def _own_limit(patch: Patch, name: str) -> None:
+    """Let the frame limit of the server count in one method of `Connection`, not that of the client."""
+
+    def ignoring(original: Callable[..., object], self: Connection, *args: object, **how: object) -> object:
+        limit, self._max_out = self._max_out, self._limits.max_frame
+        try:
+            return original(self, *args, **how)
+        finally:
+            self._max_out = limit
+
+    patch.wrap(Connection, name, ignoring)
 
 
 @mutant(
@@ -198,11 +209,21 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """An event that is too large for a client is left out."""
 
-    def event(original: Callable[..., None], self: Outgoing, id: int, text: bytes) -> None:
-        if b'"too_large"' not in text[:60]:
-            original(self, id, text)
+    def event(original: Callable[..., bool], self: Outgoing, id: int, text: bytes, lossy: bool) -> bool:
+        return b'"too_large"' in text[:60] or original(self, id, text, lossy)
 
     patch.wrap(Outgoing, "event", event)
+
+
+@mutant(
+    "del/large-event-sent",
+    violates="DEL-06",
+    killed_by="del/event-too-large",
+    says='expected "gap"',
+)
+def _(patch: Patch) -> None:
+    """An event goes out whole, whatever the client said that it takes."""
+    _own_limit(patch, "deliver")
 
 
 @mutant(
@@ -223,6 +244,17 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "del/large-result-sent",
+    violates="DEL-07",
+    killed_by="del/result-too-large",
+    says="got result on exchange",
+)
+def _(patch: Patch) -> None:
+    """A result goes out whole, whatever the client said that it takes."""
+    _own_limit(patch, "succeed")
+
+
+@mutant(
     "del/large-chunk-skipped",
     violates="DEL-08",
     killed_by="del/chunk-too-large",
@@ -235,6 +267,34 @@ def _(patch: Patch) -> None:
         return NOTHING if len(payload.json) + 60 > self._max_out else original(self, id, payload)
 
     patch.wrap(Connection, "chunk", chunk)
+
+
+@mutant(
+    "del/large-chunk-sent",
+    violates="DEL-08",
+    killed_by="del/chunk-too-large",
+    says="got result on exchange",
+)
+def _(patch: Patch) -> None:
+    """A chunk goes out whole, whatever the client said that it takes."""
+    _own_limit(patch, "chunk")
+
+
+@mutant(
+    "del/large-error-is-too-large",
+    violates="DEL-19",
+    killed_by="del/error-too-large",
+    says='got error "too_large"',
+)
+def _(patch: Patch) -> None:
+    """An error that is too large for the client loses its code."""
+
+    def fail(original: Callable[..., Effects], self: Connection, id: int, error: ExchangeError) -> Effects:
+        if len(encode_error(id, error)) > self._max_out:
+            error = ExchangeError(ErrorCode.TOO_LARGE, "the error does not fit into max_frame")
+        return original(self, id, error)
+
+    patch.wrap(Connection, "fail", fail)
 
 
 @mutant(
@@ -264,7 +324,7 @@ def _(patch: Patch) -> None:
             waiting.append(self)
         else:
             original(self, now)
-            if self._writing and self._nursery is not None:
+            if self.writing and self._nursery is not None:
                 writers.add(self)
 
     def release(session: Session) -> None:
@@ -356,6 +416,30 @@ def _(patch: Patch) -> None:
     patch.wrap(Outgoing, "fence", fence)
 
 
+@mutant(
+    "del/pong-overtakes-the-broker",
+    violates="DEL-15",
+    killed_by=["del/fence-follows-events", "del/fence-follows-own-publishes"],
+    says="behind the pong",
+)
+def _(patch: Patch) -> None:
+    """Events go by way of a broker, and a pong does not wait for those that are on their way."""
+    on_their_way: list[tuple[server._Subscription, Event]] = []
+
+    def deliver(original: Callable[..., None], self: server._Subscription, event: Event) -> None:
+        on_their_way.append((self, event))
+        if len(on_their_way) == 1:
+            self._session._start(arrive, original)
+
+    async def arrive(original: Callable[..., None]) -> None:
+        await trio.sleep(0.001)
+        arrived, on_their_way[:] = on_their_way.copy(), []
+        for subscription, event in arrived:
+            original(subscription, event)
+
+    patch.wrap(server._Subscription, "deliver", deliver)
+
+
 @mutant("del/pong-says-held", violates="DEL-16", killed_by="del/no-held", says="held", during=["del/fence-*"])
 def _(patch: Patch) -> None:
     """Every pong says that something is held back."""
@@ -383,3 +467,20 @@ def _(patch: Patch) -> None:
             original(self, text)
 
     patch.wrap(Outgoing, "urgent", urgent)
+
+
+@mutant(
+    "del/overflow-before-writing",
+    violates="DEL-18",
+    killed_by="del/burst-is-no-overflow",
+    says="led to a gap although the client reads",
+)
+def _(patch: Patch) -> None:
+    """The queue overflows at its limit, and nobody asks whether the socket would take some of it."""
+
+    def deliver(
+        original: Callable[..., bool], self: Connection, id: int, event: Event, *, lossy: bool
+    ) -> bool:
+        return original(self, id, event, lossy=True)
+
+    patch.wrap(Connection, "deliver", deliver)

@@ -127,7 +127,7 @@ def _(patch: Patch) -> None:
         "patterns/star-slash-b",
         "patterns/a-slash-star-slash-star",
         "patterns/star-slash-star-slash-c",
-        "patterns/star-slash-__proto__",
+        "patterns/star-slash-low-line-low-line-proto-low-line-low-line",
         "subscriptions/pattern-star-middle",
     ],
     says="expected",
@@ -240,8 +240,8 @@ def _(patch: Patch) -> None:
         "patterns/star-a",
         "patterns/a-slash-b-star-slash-c",
         "patterns/a-slash-globstar-b",
-        "patterns/a-slash-?",
-        "patterns/a-slash-[b]",
+        "patterns/a-slash-question-mark",
+        "patterns/a-slash-left-square-bracket-b-right-square-bracket",
     ],
     says="must not come, and came",
 )
@@ -253,7 +253,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "sub/segments-are-regular-expressions",
     violates="SUB-22",
-    killed_by=["patterns/a-slash-.-star", "patterns/a-star"],
+    killed_by=["patterns/a-slash-full-stop-star", "patterns/a-star"],
     says="event",
 )
 def _(patch: Patch) -> None:
@@ -271,7 +271,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "sub/segments-of-another-broker",
     violates="SUB-22",
-    killed_by=["patterns/a-slash-+", "patterns/a-slash-#"],
+    killed_by=["patterns/a-slash-plus-sign", "patterns/a-slash-number-sign"],
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
@@ -287,7 +287,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "sub/segments-with-alternatives",
     violates="SUB-22",
-    killed_by="patterns/a-slash-{b,c}",
+    killed_by="patterns/a-slash-left-curly-bracket-b-comma-c-right-curly-bracket",
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
@@ -309,7 +309,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "sub/segments-normalised",
     violates="SUB-22",
-    killed_by="patterns/é-slash-star",
+    killed_by="patterns/latin-small-letter-e-with-acute-slash-star",
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
@@ -324,7 +324,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "sub/three-stars-are-two",
     violates="SUB-22",
-    killed_by="patterns/a-slash-globstar--star",
+    killed_by="patterns/a-slash-globstar-star",
     says="must not come, and came",
 )
 def _(patch: Patch) -> None:
@@ -403,7 +403,7 @@ def _(patch: Patch) -> None:
         exchange = self._exchanges.running.get(id)
         if exchange is None or not exchange.pattern or self._may("subscribe", event.channel):
             return event
-        self._outgoing.event(id, exchange.head + event.named_tail)
+        self._outgoing.event(id, exchange.head + event.named_tail, lossy=True)
         return None
 
     on_deliver(patch, deliver)

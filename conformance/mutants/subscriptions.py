@@ -153,7 +153,9 @@ def _(patch: Patch) -> None:
 
     def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
         if effect.name in newest:
-            session.core._outgoing.event(effect.id, event_head(effect.id) + newest[effect.name].tail)
+            session.core._outgoing.event(
+                effect.id, event_head(effect.id) + newest[effect.name].tail, lossy=True
+            )
         original(session, effect)
 
     on_effect(patch, effects.Publish, publish)
@@ -273,7 +275,7 @@ def _(patch: Patch) -> None:
     def deliver(self: Connection, id: int, event: Event) -> Event | None:
         if self.is_running(id):
             return event
-        self._outgoing.event(id, event_head(id) + event.tail)
+        self._outgoing.event(id, event_head(id) + event.tail, lossy=True)
         return None
 
     on_effect(patch, effects.Stop, stop)

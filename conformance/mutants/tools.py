@@ -62,10 +62,11 @@ def on_frame(patch: Patch, react: Callable[[Connection, Row, Read], Effects | No
 def on_write(patch: Patch, change: Callable[[Row], Row | None]) -> None:
     """Let `change(frame)` replace each frame when it is queued; None leaves it as it is."""
 
-    def queue(original: Callable[..., None], *args: object) -> None:
-        *rest, text = args
-        changed = change(cast("Row", json.loads(cast("bytes", text))))
-        original(*rest, text if changed is None else json.dumps(changed).encode())
+    def queue(original: Callable[..., object], *args: object) -> object:
+        at = next(n for n, argument in enumerate(args) if isinstance(argument, bytes))
+        changed = change(cast("Row", json.loads(cast("bytes", args[at]))))
+        text = args[at] if changed is None else json.dumps(changed).encode()
+        return original(*args[:at], text, *args[at + 1 :])
 
     for name in ("urgent", "push", "event"):
         patch.wrap(Outgoing, name, queue)
@@ -98,10 +99,11 @@ def answer(core: Connection, frame: Row, code: str) -> Effects:
 def on_deliver(patch: Patch, change: Callable[[Connection, int, Event], Event | None]) -> None:
     """Let `change(core, id, event)` replace what a subscription is given; None takes it away."""
 
-    def deliver(original: Callable[..., None], self: Connection, id: int, event: Event) -> None:
+    def deliver(
+        original: Callable[..., bool], self: Connection, id: int, event: Event, *, lossy: bool
+    ) -> bool:
         changed = change(self, id, event)
-        if changed is not None:
-            original(self, id, changed)
+        return changed is None or original(self, id, changed, lossy=lossy)
 
     patch.wrap(Connection, "deliver", deliver)
 
