@@ -190,6 +190,7 @@ async def garbage_upgrade_disturbs_nobody(t: Test) -> None:
         good.encode() + b"X: " + b"a" * 100000 + b"\r\n\r\n",
     ):
         await t.poke(raw)
+        await t.alive(await t.session(profiles=(), name="after it"))
         await t.alive(session, hint="a broken request may cost its own connection, nothing more")
 
 
