@@ -239,11 +239,11 @@ async def answers_stay_apart(t: Test) -> None:
 async def late_answers_stay_away(t: Test) -> None:
     """The answer to a request of a connection that is gone does not reach the client's next connection."""
     first = await t.session("alice", name="first")
-    late, mine = t.payload(), t.payload()
-    await first.run(["reply", {"data": late, "after_ms": 150}])
+    await first.run(["reply", {"data": {"for": first.welcome["conn"]}, "after_ms": 150}])
     await first.ping()
     await first.abort()
     second = await t.session("alice", name="second")
+    mine = {"for": second.welcome["conn"]}
     call = await second.run(["reply", {"data": mine, "after_ms": 400}])
     await t.must(call.result(data=mine), hint="an answer belongs to its session, not to its principal")
     t.equal(len(second.find("result")), 1, "how many results the second connection got")
