@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import registry, schemas
+from .client import Twice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +49,11 @@ RULES: dict[str, Rule] = {
         Rule("trn/nothing-after-close", "TRN-17", "Nothing follows the server's close frame."),
         Rule("env/frames-match-schema", "ENV-01", "Every frame of the server fits the schema of its type."),
         Rule("env/plain-integers", "ENV-02", "The ids of the server are written as plain digits."),
-        Rule("env/no-duplicate-names", "ENV-03", "No object of the server has two members of one name."),
+        Rule(
+            "env/no-duplicate-names",
+            "ENV-03",
+            "No object of the server has two members of one name, `data` aside.",
+        ),
         Rule("ses/one-welcome", "SES-06", "There is exactly one welcome on a connection."),
         Rule("ses/nothing-before-welcome", "SES-07", "The server's first frame is welcome."),
         Rule(
@@ -203,8 +208,17 @@ class Watch:
     def received_garbage(self, entry: int, problem: str) -> None:
         """Judge bytes that are no message, or a message that is no JSON."""
         self._entry = entry
-        rule = "env/no-duplicate-names" if "twice" in problem else "trn/every-message-is-text"
-        self._judge(rule, False, problem)
+        self._judge("trn/every-message-is-text", False, problem)
+
+    def received_twice(self, entry: int, body: Mapping[str, object]) -> None:
+        """Judge a message in which some object has two members of one name.
+
+        What is inside `data` was not written by the server, which carries it unchanged [ENV-28].
+        """
+        self._entry = entry
+        envelope = {name: member for name, member in body.items() if name != "data"}
+        mine = isinstance(body, Twice) or _holds_twice(envelope)
+        self._judge("env/no-duplicate-names", not mine, "a name occurs twice in one object")
 
     def received_close(self, entry: int, code: int, reason: str) -> None:
         """Judge a close frame; 1005 stands for one without a code."""
@@ -399,6 +413,12 @@ class Watch:
         if len(found) < 5:
             lines = self._journal.lines(self._mask, self._entry)
             found.append(Violation(self._mask(problem), self._check, lines))
+
+
+def _holds_twice(value: object) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value, Twice) or any(map(_holds_twice, value.values()))
+    return isinstance(value, list) and any(map(_holds_twice, value))
 
 
 def _strings(value: object) -> list[str]:

@@ -79,6 +79,10 @@ class Closure:
         return "closed by the suite"
 
 
+class Twice(dict[str, object]):
+    """An object in which a name stood twice; the last one counts."""
+
+
 class Peer:
     """One open WebSocket connection, owned by the check.
 
@@ -88,7 +92,7 @@ class Peer:
         closure: how the connection ended, None while it lives.
         pongs: payloads of the WebSocket pongs received.
         finished: set once the stream itself is over, which may be later than `closure`.
-        after_close: bytes that followed the target's close frame.
+        after_close: messages that followed the target's close frame, in bytes.
         answer_pings, answer_close, answer_heartbeats: set to False to leave the target without an answer.
     """
 
@@ -125,6 +129,8 @@ class Peer:
         self._parser = Connection(ConnectionType.CLIENT, self._extensions, trailing)
         self._arrivals = trio.lowlevel.ParkingLot()
         self._received_bytes = 0
+        self._following = bytearray()
+        self._twice = False
         self._text_parts: list[str] = []
         self._pending: list[bytes] = []
         self._writing = False
@@ -411,9 +417,21 @@ class Peer:
             self._follow_close(data)
 
     def _follow_close(self, data: bytes) -> None:
-        if data:
-            self.after_close += data
-            self._watch.after_close(self._journal.add(self.name, "←", data))
+        """Keep what follows the close frame, but for control frames, which are no messages [TRN-17]."""
+        self._following += data
+        while len(self._following) > 1:
+            opcode, size = self._following[0] & 15, self._following[1] & 127
+            extended = {126: 2, 127: 8}.get(size, 0)
+            if extended:
+                size = int.from_bytes(self._following[2 : 2 + extended], "big")
+            if opcode < Opcode.CLOSE:
+                message = bytes(self._following)
+                self.after_close += message
+                self._watch.after_close(self._journal.add(self.name, "←", message))
+                self._following.clear()
+            elif len(self._following) < 2 + extended + size:
+                return
+            del self._following[: 2 + extended + size]
 
     def _parse(self) -> None:
         for event in self._parser.events():
@@ -444,17 +462,27 @@ class Peer:
     def _received(self, text: str) -> None:
         entry = self._journal.add(self.name, "←", text)
         try:
-            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+            value = json.loads(text, object_pairs_hook=self._members, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            self._watch.received_garbage(entry, f"not I-JSON: {error}")
+            self._watch.received_garbage(entry, f"not JSON: {error}")
             value = None
         body = value if isinstance(value, dict) else {}
+        if self._twice:
+            self._twice = False
+            self._watch.received_twice(entry, body)
         frame = Frame(trio.current_time(), text, body, entry)
         self.frames.append(frame)
         self._watch.received(frame)
         if frame.type == "ping" and self.answer_heartbeats:
             pong = {"type": "pong"} | ({"t": body["t"]} if "t" in body else {})
             self._nursery.start_soon(self.send, pong)
+
+    def _members(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            self._twice = True
+            return Twice(value)
+        return value
 
     def _close_received(self, event: CloseConnection) -> None:
         if (
@@ -482,13 +510,6 @@ class Peer:
 def dumps(value: object) -> str:
     """Spell a JSON value in the most compact way, non-ASCII characters as they are."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name occurs twice in one object")
-    return value
 
 
 def _no_constant(name: str) -> object:

@@ -42,6 +42,12 @@ LANES = 8
 SLOW_AT_ONCE = 48
 """Slow checks that wait at the same time; each holds a few connections and no lane."""
 
+CONNECTIONS_PER_CHECK = 4
+"""About so many connections a check holds at once; for staying under the target's limit."""
+
+POLITE_CONNECTIONS = 50
+"""The limit that we assume for a target that is not on this machine."""
+
 DYING = 0.3
 """Seconds in which a target that was lost may turn out to have died."""
 
@@ -180,6 +186,7 @@ class _Run:
         self.launched = launched
         self._scope = trio.CancelScope()
         self._failed: list[tuple[Check, CheckResult]] = []
+        self._slow_places = SLOW_AT_ONCE
 
     async def everything(self, checks: Sequence[Check]) -> None:
         async with trio.open_nursery() as nursery:
@@ -220,8 +227,10 @@ class _Run:
                 report.server = {str(k): bench.target.mask(str(v)) for k, v in server.items()}
         report.profiles = ["core", *sorted(bench.offered)] if bench.admits else []
         report.rtt_p50_ms, report.rtt_p99_ms = bench.clock.rtt.p50 * 1000, bench.clock.rtt.p99 * 1000
-        most = bench.target.limits.get("max_connections", 1000)
-        report.lanes = min(self.options.lanes or LANES, max(1, most // 6))
+        polite = bench.endpoint.loopback or bench.intrusive
+        most = bench.target.limits.get("max_connections", 1000 if polite else POLITE_CONNECTIONS)
+        report.lanes = max(1, min(self.options.lanes or LANES, most // (2 * CONNECTIONS_PER_CHECK)))
+        self._slow_places = max(1, min(SLOW_AT_ONCE, most // CONNECTIONS_PER_CHECK - report.lanes))
 
     async def _all(self, checks: Sequence[Check]) -> None:
         order = list(checks)
@@ -233,7 +242,7 @@ class _Run:
         async with trio.open_nursery() as nursery:
             watching = await nursery.start(self._canary) if self.bench.admits else None
             async with trio.open_nursery() as working:
-                slow = trio.Semaphore(SLOW_AT_ONCE)
+                slow = trio.Semaphore(self._slow_places)
                 places = trio.Semaphore(self.report.lanes)
                 for check in order:
                     if check.slow and not check.serial:

@@ -197,6 +197,35 @@ async def test_what_follows_a_close_frame_is_kept_and_judged() -> None:
             assert "trn/nothing-after-close" in ambient.violations
 
 
+async def test_control_frames_behind_a_close_frame_are_no_messages() -> None:
+    """A pong that was under way when the server closed is no message, in however many pieces."""
+    pong = b"\x8a\x7e\x00\x80" + b"x" * 128
+    async with connected() as (peer, server, ambient):
+        assert isinstance(server.stream, trio.abc.Stream)
+        for piece in (b"\x88\x02\x03\xe8" + pong[:3], pong[3:50], pong[50:] + b"\x89\x00"):
+            await server.stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        assert not peer.after_close
+        assert ambient.violations == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ('{"type":"pong","type":"pong"}', True),
+        ('{"type":"pong","meta":{"a.b":[{"c":1,"c":2}]}}', True),
+        ('{"type":"pong","data":{"a":1,"a":2}}', False),
+        ('{"type":"pong","meta":{"a.b":1}}', False),
+    ],
+)
+async def test_names_that_occur_twice(text: str, broken: bool) -> None:
+    """A name that stands twice is the server's fault in the envelope, and not inside `data`."""
+    async with connected() as (peer, server, ambient):
+        await server.send(Message(text))
+        await peer.receives("pong")
+        assert ("env/no-duplicate-names" in ambient.violations) is broken
+
+
 @pytest.mark.parametrize("garbage", [b"\x81\x85hello", b"\x83\x00", b"\x81\x02\xff\xff", b"HTTP/1.1 400"])
 async def test_garbage_ends_the_connection_as_such(garbage: bytes) -> None:
     """Bytes that are no WebSocket frame for a client are named, not raised."""

@@ -345,6 +345,24 @@ def test_waiting_checks_do_not_hold_lanes() -> None:
     assert report.seconds < 2
 
 
+def test_the_connections_of_a_target_are_not_exceeded() -> None:
+    """With a stated limit, lanes and slow checks together stay under it, however many there are."""
+    most = 0
+
+    async def counts(t: Test) -> None:
+        nonlocal most
+        for _ in range(3):
+            t.that(True, f"{await t.session()}")
+        await t.sit_out(1, "a timer")
+        most = max(most, len(fake.seats))
+
+    fake = Fake()
+    target = Target(source="fake", limits={"max_connections": 30})
+    slow = [define(counts, id=f"env/slow-{n}", slow=True) for n in range(40)]
+    judge(fake, slow, target=target)
+    assert 4 < most <= 30
+
+
 def test_serial_checks_run_alone_at_the_end() -> None:
     """A serial check begins when every other one has ended, slow ones included."""
     log: list[str] = []
