@@ -107,11 +107,10 @@ def _(patch: Patch) -> None:
         if not hasattr(work, "deliver"):
             original(session, effect)
 
-    def deliver(original: Callable[..., None], self: Connection, id: int, event: Any) -> None:
+    def deliver(original: Callable[..., bool], self: Connection, id: int, event: Any, *, lossy: bool) -> bool:
         if self.is_running(id):
-            original(self, id, event)
-        else:
-            self._outgoing.event(id, b'{"type":"event","id":%d' % id + event.tail)
+            return original(self, id, event, lossy=lossy)
+        return self._outgoing.event(id, b'{"type":"event","id":%d' % id + event.tail, lossy)
 
     _apply(patch, Stop, stop)
     patch.wrap(Connection, "deliver", deliver)
