@@ -114,6 +114,8 @@ def render_verdict(report: Report, console: Console, written: list[str]) -> None
         if count:
             line.append(f"   {count} {WORDS[verdict][count != 1]}", STYLES[verdict])
     line.append(f"   of {len(report.checks)}   {report.seconds:.1f} s")
+    if report.narrowed:
+        line.append("   a selection", "dim")
     if report.stopped:
         line.append(f"   stopped: {report.stopped}", "bold")
     console.print(line)

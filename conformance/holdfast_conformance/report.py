@@ -55,6 +55,7 @@ class Report:
         source: the argument that named the target.
         url: the address that was judged, masked.
         server: what `welcome.server` says about itself.
+        narrowed: not every check was selected, so that the run can be partial at best.
         stopped: why the run ended early, "" when it did not: `interrupted`, `deadline`, `fail-fast` or
             `target`.
         problem, hint: why a run is inconclusive as a whole, and what to do.
@@ -76,6 +77,7 @@ class Report:
     time_scale: float = 1.0
     rtt_p50_ms: float = 0.0
     rtt_p99_ms: float = 0.0
+    narrowed: bool = False
     stopped: str = ""
     problem: str = ""
     hint: str = ""
@@ -99,7 +101,7 @@ class Report:
             return RunVerdict.NON_CONFORMANT
         if counts[Verdict.ERROR] or self.stopped in ("interrupted", "deadline"):
             return RunVerdict.INCONCLUSIVE
-        if counts[Verdict.UNVERIFIED] or counts[Verdict.FLAKY]:
+        if counts[Verdict.UNVERIFIED] or counts[Verdict.FLAKY] or self.narrowed:
             return RunVerdict.PARTIAL
         return RunVerdict.CONFORMANT
 
@@ -145,6 +147,7 @@ class Report:
                 "time_scale": self.time_scale,
                 "rtt_p50_ms": round(self.rtt_p50_ms, 3),
                 "rtt_p99_ms": round(self.rtt_p99_ms, 3),
+                "narrowed": self.narrowed,
                 "stopped": self.stopped,
                 "problem": self.problem,
                 "hint": self.hint,

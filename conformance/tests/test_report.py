@@ -31,6 +31,7 @@ def result(verdict: Verdict, covers: tuple[str, ...] = ("ENV-01",), requirement:
         ([P, P], {}, RunVerdict.CONFORMANT, 0),
         ([P, W], {}, RunVerdict.CONFORMANT, 0),
         ([P, U], {}, RunVerdict.PARTIAL, 0),
+        ([P, P], {"narrowed": True}, RunVerdict.PARTIAL, 0),
         ([P, K], {}, RunVerdict.PARTIAL, 0),
         ([P, F, U], {}, RunVerdict.NON_CONFORMANT, 1),
         ([P, F, E], {}, RunVerdict.NON_CONFORMANT, 1),
