@@ -8,10 +8,10 @@ from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import messages
 from holdfast_reference.protocol.codec import encode_error, encode_result, tail
 from holdfast_reference.protocol.connection import Connection
-from holdfast_reference.protocol.correlation import Pool
+from holdfast_reference.protocol.correlation import Exchanges, Pool
 from holdfast_reference.protocol.effects import NOTHING, Call, Publish, Stop
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
-from holdfast_reference.protocol.outgoing import CHUNK, OPEN, Outgoing
+from holdfast_reference.protocol.outgoing import CHUNK, OPEN, REFUSAL, Outgoing
 from holdfast_reference.server import session as server
 from holdfast_reference.server.websocket import Reader
 
@@ -405,6 +405,33 @@ def _(patch: Patch) -> None:
         return original(self, id, payload)
 
     patch.wrap(Connection, "chunk", chunk)
+
+
+@mutant(
+    "rpc/deadline-behind-result",
+    violates="RPC-01",
+    killed_by="rpc/deadline-races-completion",
+    says="the frames of exchange",
+)
+def _(patch: Patch) -> None:
+    """The timer of a request goes off although the request has ended."""
+
+    def finish(original: Callable[..., Any], self: Exchanges, id: int) -> Any:
+        due = self.deadlines.get(id)
+        exchange = original(self, id)
+        if due is not None:
+            self.deadlines[id] = due
+        return exchange
+
+    def fail(original: Callable[..., Effects], self: Connection, id: int, error: ExchangeError) -> Effects:
+        if error.code == ErrorCode.DEADLINE_EXCEEDED:
+            del self._exchanges.deadlines[id]
+            if not self.is_running(id):
+                self._outgoing.push(REFUSAL, id, encode_error(id, error))
+        return original(self, id, error)
+
+    patch.wrap(Exchanges, "finish", finish)
+    patch.wrap(Connection, "fail", fail)
 
 
 @mutant("rpc/no-time-at-all", violates="RPC-18", killed_by="exchanges/timeout-zero", says="bad_request")
