@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import greeting
+from holdfast_reference.protocol import greeting, messages
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.correlation import Exchanges, Pool
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
 from holdfast_reference.protocol.limits import Bucket
+from holdfast_reference.protocol.messages import UNSET
 
 from mutants.harness import Patch, mutant
 
@@ -54,13 +55,24 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Arguments of more than 64 KiB are refused, which nobody was told."""
 
-    def check(original: Callable[..., Any], message: Any, profiles: frozenset[str]) -> Any:
-        payload = original(message, profiles)
-        if payload is not None and len(payload.json) > 65_536:
+    def check(original: Callable[..., None], message: Any, profiles: frozenset[str]) -> None:
+        original(message, profiles)
+        if len(bytes(message.data or b"")) > 65_536:
             raise ExchangeError(ErrorCode.TOO_LARGE, "too large")
-        return payload
 
     patch.wrap(core, "check_request", check)
+
+
+@mutant(
+    "lim/client-limit-binds-the-client",
+    violates="LIM-02",
+    killed_by="lim/client-lowers-only-what-it-gets",
+    says="1009",
+)
+def _(patch: Patch) -> None:
+    """The frame limit of hello counts in both directions."""
+    right = Connection.max_message
+    patch.set(Connection, "max_message", property(lambda self: min(right.__get__(self), self._max_out)))
 
 
 @mutant(
@@ -80,10 +92,10 @@ def _(patch: Patch) -> None:
         return original(self, message, now)
 
     readers = core._READERS
-    original = readers[core.messages.Ping]
+    original = readers[messages.Ping]
     patch.item(
         readers,  # type: ignore[arg-type]  # a Mapping by its type, a dict in truth
-        core.messages.Ping,
+        messages.Ping,
         lambda self, message, now: ping(original, self, message, now),
     )
 
@@ -154,8 +166,8 @@ def _(patch: Patch) -> None:
     wanted: dict[str, int] = {}
 
     def first(original: Callable[..., Effects], self: Connection, message: Any) -> Effects:
-        limits = getattr(message, "limits", core.UNSET)
-        if limits is not core.UNSET and limits.max_frame is not core.UNSET:
+        limits = getattr(message, "limits", UNSET)
+        if limits is not UNSET and limits.max_frame is not UNSET:
             wanted[self.conn] = limits.max_frame
         return original(self, message)
 
@@ -262,25 +274,25 @@ def _(patch: Patch) -> None:
     "lim/pong-costs",
     violates="LIM-12",
     killed_by="lim/rate-spares-signs-of-life",
-    says="closed with 4302",
+    says="pongs at limited",
 )
 def _(patch: Patch) -> None:
     """Pongs cost a token too."""
     readers = core._READERS
-    original = readers[core.messages.Pong]
+    original = readers[messages.Pong]
 
     def pong(self: Connection, message: Any, now: float) -> Effects:
         self._charge_or_close(now)
         return original(self, message, now)
 
-    patch.item(readers, core.messages.Pong, pong)  # type: ignore[arg-type]  # as above
+    patch.item(readers, messages.Pong, pong)  # type: ignore[arg-type]  # as above
 
 
 @mutant("lim/auth-costs", violates="LIM-12", killed_by="lim/rate-spares-auth", says="rate_limited")
 def _(patch: Patch) -> None:
     """Fresh credentials cost a token, and are refused without one."""
     readers = core._READERS
-    original = readers[core.messages.Auth]
+    original = readers[messages.Auth]
 
     def auth(self: Connection, message: Any, now: float) -> Effects:
         self._exchanges.consume(message.id)
@@ -291,7 +303,7 @@ def _(patch: Patch) -> None:
             raise ExchangeError(ErrorCode.RATE_LIMITED, "over the rate", retry_ms=wait_ms)
         return original(self, message, now)
 
-    patch.item(readers, core.messages.Auth, auth)  # type: ignore[arg-type]  # as above
+    patch.item(readers, messages.Auth, auth)  # type: ignore[arg-type]  # as above
 
 
 @mutant("lim/empty-bucket-at-start", violates="LIM-13", killed_by="lim/rate-full-bucket", says="rate_limited")
