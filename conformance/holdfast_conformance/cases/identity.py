@@ -196,7 +196,7 @@ async def auth_races_expiry(t: Test) -> None:
             max(0.0, brief.welcome.at + expires - lead - t.now()), "nearly all of the identity's life"
         )
         call = await brief.start("auth", token=t.token("brief"))
-        answer = await t.reply(brief)
+        answer = await call.terminal().wait_or_close()
         if answer is None:
             late += 1
             await t.closes(brief, 4100, requirement="SES-18")

@@ -166,11 +166,9 @@ async def many_fragments(t: Test) -> None:
     await session.send_fragments(filled(4000), 1024)
     await t.must(session.receives("pong", t="filled"), requirement="TRN-08")
     await session.send_fragments(filled(4000), 4096)
-    answer = await t.reply(session, requirement="TRN-08")
+    answer = await session.receives("pong", t="filled").wait_or_close()
     if answer is None:
-        await t.closes(session, 1008)
-    else:
-        t.equal(answer.get("t"), "filled", "`t` of the pong", frame=answer, requirement="SES-35")
+        await t.closes(session, 1008, requirement="TRN-08")
     t.note(f"a message in 4096 fragments is {'refused' if answer is None else 'accepted'}")
 
 
@@ -359,7 +357,7 @@ async def one_message_for_each_frame(t: Test) -> None:
 @check("trn/close-answered-before-hello", covers="TRN-15")
 async def close_answered_before_hello(t: Test) -> None:
     """The client's close frame is answered with a close frame before hello, whatever its code."""
-    for code in (1000, 1001, 3000 + t.random.randrange(1000), 4000 + t.random.randrange(1000), None):
+    for code in (1000, 1001, 3000 + t.random.randrange(1000), None):
         peer = await t.connect(name=f"close {code}")
         await peer.close(code)
         await t.closes(peer)
