@@ -135,6 +135,7 @@ class Peer:
         self._pending: list[bytes] = []
         self._writing = False
         self._torn = False
+        self._queued = self._taken = 0
         self._written = trio.lowlevel.ParkingLot()
         self._reading = trio.Event()
         self._reading.set()
@@ -351,9 +352,10 @@ class Peer:
             )
 
     async def _write(self, data: bytes, size: int | None = None) -> None:
-        """Write bytes; when another task is writing it takes them along, so that frames never interleave.
+        """Write bytes and return when the stream has taken them.
 
-        A target that is gone is not an error here: the reader finds out how it left.
+        When another task is writing it takes them along, so that frames never interleave. A target that is
+        gone is not an error here: the reader finds out how it left.
 
         Args:
             size: bytes of each write; None means as many as possible.
@@ -361,7 +363,11 @@ class Peer:
         if self._torn and not self._writing:
             return
         self._pending += [data] if size is None else [data[i : i + size] for i in range(0, len(data), size)]
+        self._queued += len(data)
         if self._writing:
+            upto = self._queued
+            while self._writing and self._taken < upto:
+                await self._written.park()
             return
         self._writing = True
         self._torn = True  # until the write went through: after half a frame nothing sensible can follow
@@ -370,6 +376,8 @@ class Peer:
                 chunk = b"".join(self._pending) if size is None else self._pending[0]
                 del self._pending[: None if size is None else 1]
                 await self._stream.send_all(chunk)
+                self._taken += len(chunk)
+                self._written.unpark_all()
             self._torn = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._pending.clear()

@@ -119,6 +119,39 @@ async def test_split_writes_are_not_torn_by_answers() -> None:
         assert (type(pong), text) == (Pong, '{"type":"ping","t":"' + "x" * 50 + '"}')
 
 
+async def test_a_send_ends_when_the_stream_has_taken_it() -> None:
+    """While an answer of the peer is stuck, a later send is stuck as well, and both go out in their order."""
+    async with connected() as (peer, server, _):
+        assert isinstance(server.stream, trio.StapledStream)
+        gate, sent = trio.Event(), trio.Event()
+
+        assert isinstance(peer._stream, trio.StapledStream)
+        sender = peer._stream.send_stream
+        assert isinstance(sender, trio.testing.MemorySendStream)
+        deliver = sender.send_all_hook
+        assert deliver is not None
+
+        async def deliver_late() -> None:
+            await gate.wait()
+            await deliver()
+
+        sender.send_all_hook = deliver_late
+
+        async def send() -> None:
+            await peer.send({"type": "ping"})
+            sent.set()
+
+        async with trio.open_nursery() as nursery:
+            await server.send(Ping(b"stuck"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not sent.is_set()
+            gate.set()
+            await sent.wait()
+        assert [type(await server.next()) for _ in range(2)] == [Pong, TextMessage]
+
+
 @pytest.mark.parametrize(
     ("fields", "first"),
     [({"fin": False}, 0x01), ({"rsv": 4}, 0xC1), ({"rsv": 1}, 0x91), ({"masked": False}, 0x81)],
