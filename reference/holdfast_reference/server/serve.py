@@ -31,6 +31,7 @@ from holdfast_reference.server.handshake import Policy, upgrade
 from holdfast_reference.server.listener import accept_forever, bind
 from holdfast_reference.server.methods import Method
 from holdfast_reference.server.outbox import Flusher
+from holdfast_reference.server.poller import Poller
 from holdfast_reference.server.session import Session
 from holdfast_reference.server.sweeper import Sweeper
 from holdfast_reference.server.transport import SocketTransport, TlsTransport
@@ -77,6 +78,7 @@ class Server:
         self.methods: dict[str, Method] = {}
         self.flusher = Flusher()
         self.sweeper = Sweeper()
+        self.poller = Poller()
         self.sessions: set[Session] = set()
         self._connections = 0  # those still shaking hands included
         self._drain_by: float | None = None  # when a drain of the whole server ends
@@ -120,17 +122,18 @@ class Server:
                 listener.close()
 
     async def run_background(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run what all connections share: the flusher and the sweeper."""
+        """Run what all connections share: the flusher, the sweeper and the poller."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.flusher.run)
             nursery.start_soon(self.sweeper.run)
+            nursery.start_soon(self.poller.run)
             task_status.started()
 
     def _accepted(
         self, nursery: trio.Nursery, context: ssl.SSLContext | None, connected: socket.socket
     ) -> None:
         try:
-            transport = SocketTransport(connected)
+            transport = SocketTransport(connected, self.poller)
         except OSError:
             connected.close()  # it was gone before we looked
             return

@@ -16,7 +16,7 @@ import trio
 from holdfast_reference.protocol import effects
 from holdfast_reference.protocol.codec import encode_data
 from holdfast_reference.protocol.connection import Connection
-from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError
+from holdfast_reference.protocol.errors import CLOSE_REASONS, CloseCode, ErrorCode, ExchangeError
 from holdfast_reference.protocol.messages import Payload
 from holdfast_reference.server import log
 from holdfast_reference.server.methods import Call
@@ -154,27 +154,34 @@ class Session:
                 self._nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
-            self._do(self.core.close(1006, "the stream has ended"))
+            self._do(self.core.close(_ABNORMAL, "the stream has ended"))
 
     # Reading.
 
     async def _read(self, data: bytes) -> None:
+        more = self._receive(data)
         while True:
-            if not self._deaf:
-                self._reader.feed(data)
-            while not self._take():
+            while not more:
                 if self._is_over():
                     return
                 if not self._may_read():
                     self._resume = trio.Event()
                     await self._resume.wait()
                     self._resume = None
+                more = self._take()
             try:
-                data = await self._transport.recv()
+                arrived = await self._transport.recv(self._receive)
             except OSError:
                 return
-            if not data:
+            if arrived == b"":
                 return
+            more = False if arrived is None else self._receive(arrived)
+
+    def _receive(self, data: bytes) -> bool:
+        """Take in bytes; whether more may come at once. The poller's task calls it too."""
+        if not self._deaf:
+            self._reader.feed(data)
+        return self._take()
 
     def _may_read(self) -> bool:
         """A closing connection reads on: the peer's close frame is somewhere behind what it has sent."""
@@ -219,8 +226,7 @@ class Session:
             self._do(self.core.close(message.code, message.detail))
         elif isinstance(message, Closed):
             self._peer_closed = True
-            # [TRN-15]: the answer repeats the peer's code.
-            self._do(self.core.close(1005 if message.code is None else message.code, "closed by the client"))
+            self._do(self.core.close(_answer_to(message.code), f"the client closed with {message.code}"))
 
     # Carrying out.
 
@@ -391,12 +397,13 @@ class Session:
                 frames.append(text)
             data = b"".join(frames)
             sent = self._transport.try_send(data)
-            if sent == len(data):
-                self._controls.clear()
-                self.core.written(len(texts), now)
-            else:
+            if sent < len(data):
                 self._keep_rest(texts, data, sent, now)
                 return False
+            self._controls.clear()
+            self.core.written(len(texts), now)
+            if self._final is None and not self.core.pending:
+                return True
 
     def _keep_rest(self, texts: list[bytes], data: bytes, sent: int, now: float) -> None:
         """After a short write: what is whole and unsent stays queued, what was cut is finished first."""
@@ -416,8 +423,8 @@ class Session:
             self._transport.send_eof()
         if self._resume is not None and (self._may_read() or self._is_over()):
             self._resume.set()
-        for id in list(self._streams):
-            if not self.core.chunk_waits(id):
+        if self._streams:
+            for id in [id for id in self._streams if not self.core.chunk_waits(id)]:
                 self._streams.pop(id).set()
 
     def _wake_reader(self) -> None:
@@ -488,6 +495,13 @@ class Session:
         self.owner.sweeper.watch(self)
 
 
+def _answer_to(code: int | None) -> int:
+    """The code that answers a client's: the same, unless servers never send it. Spec: [ERR-07]."""
+    if code is None:
+        return _NO_CODE
+    return code if code in CLOSE_REASONS or 3000 <= code < 4000 else _NORMAL
+
+
 def _as_generator(result: object) -> AsyncGenerator[object, None]:
     return result  # type: ignore[return-value]  # told apart by Method
 
@@ -496,7 +510,10 @@ def _as_awaitable(result: object) -> Awaitable[object]:
     return result  # type: ignore[return-value]  # told apart by Method
 
 
-_QUIET: Final = frozenset({1000, 1001, 1005, 1006})
+_NORMAL: Final = 1000
+_NO_CODE: Final = 1005
+_ABNORMAL: Final = 1006
+_QUIET: Final = frozenset({_NORMAL, 1001, _NO_CODE, _ABNORMAL})
 _APPLY: Final[Mapping[type, Callable[..., None]]] = {
     effects.Authenticate: Session._authenticate,
     effects.Call: Session._call,

@@ -9,13 +9,20 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from holdfast_reference.server.poller import READ_SIZE
+
 __all__ = ["MemoryTransport", "SocketTransport", "TlsTransport", "Transport", "memory_pair"]
 
-_READ: Final = 65_536
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast_reference.server.poller import Poller
+
+    Take = Callable[[bytes], bool]
 
 
 class Transport(Protocol):
@@ -41,8 +48,15 @@ class Transport(Protocol):
         """Wait until `try_send` is worth another attempt."""
         ...
 
-    async def recv(self) -> bytes:
-        """Wait for bytes; b"" at the end of the stream.
+    async def recv(self, take: Take | None = None) -> bytes | None:
+        """Wait for bytes.
+
+        Args:
+            take: a transport may hand it what arrives, piece by piece and from any task, for as long as it
+                returns True, instead of returning it.
+
+        Returns:
+            what arrived; b"" at the end of the stream; None when `take` has returned False.
 
         Raises:
             OSError: the stream is broken.
@@ -59,11 +73,12 @@ class Transport(Protocol):
 
 
 class SocketTransport:
-    """A connected, non-blocking TCP socket."""
+    """A connected TCP socket, made non-blocking."""
 
-    __slots__ = ("_socket", "peer")
+    __slots__ = ("_poller", "_socket", "peer")
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, poller: Poller) -> None:
+        self._poller = poller
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connected
@@ -78,12 +93,13 @@ class SocketTransport:
     async def wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._socket)
 
-    async def recv(self) -> bytes:
+    async def recv(self, take: Take | None = None) -> bytes | None:
+        if take is not None and self._poller.works:
+            return await self._poller.read(self._socket, take)
         while True:
-            # Waiting first costs one system call less than finding out that nothing is there.
             await trio.lowlevel.wait_readable(self._socket)
             try:
-                return self._socket.recv(_READ)
+                return self._socket.recv(READ_SIZE)
             except (BlockingIOError, InterruptedError):
                 continue
 
@@ -155,10 +171,10 @@ class TlsTransport:
     async def wait_writable(self) -> None:
         await self._flush_all()
 
-    async def recv(self) -> bytes:
+    async def recv(self, take: Take | None = None) -> bytes | None:
         while True:
             try:
-                return self._tls.read(_READ)
+                return self._tls.read(READ_SIZE)
             except ssl.SSLWantReadError:
                 self._flush()  # a key update may have been answered
                 data = await self._inner.recv()
@@ -242,9 +258,9 @@ class MemoryTransport:
     async def wait_writable(self) -> None:
         await self._outgoing.wait_room()
 
-    async def recv(self) -> bytes:
+    async def recv(self, take: Take | None = None) -> bytes | None:
         await trio.lowlevel.checkpoint()
-        return await self._incoming.read(_READ)
+        return await self._incoming.read(READ_SIZE)
 
     def send_eof(self) -> None:
         self._outgoing.end()
@@ -283,7 +299,7 @@ class _MemoryStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await self._check()
         try:
-            return await self._incoming.read(_READ if max_bytes is None else max_bytes)
+            return await self._incoming.read(READ_SIZE if max_bytes is None else max_bytes)
         except OSError as error:
             raise trio.BrokenResourceError from error
 

@@ -71,7 +71,7 @@ def methods(server: Server) -> None:
 
     @server.method("refuse.later")
     async def refuse_later(call: Call) -> object:
-        await trio.sleep(1)
+        await trio.sleep(0.1)
         raise ExchangeError(ErrorCode.UNAVAILABLE, "down", retry_ms=7)
 
     @server.method("break")
@@ -308,10 +308,16 @@ class TestEnds:
         """[TRN-15]: and the server answers with its code."""
         async with serving() as house:
             wire = await house.ready()
-            assert await wire.close(1000) == 1000
+            assert await wire.close(3003) == 3003
             assert await wire.stream.receive_some() == b""
             await trio.testing.wait_all_tasks_blocked()
             assert house.server._connections == 0
+
+    async def test_the_client_closes_with_a_code_that_is_not_for_servers(self) -> None:
+        """[ERR-07]: its answer is an ordinary one."""
+        async with serving() as house:
+            wire = await house.ready()
+            assert await wire.close(4501) == 1000
 
     async def test_the_client_closes_without_a_code(self) -> None:
         """[TRN-16]."""

@@ -93,7 +93,7 @@ async def test_tls_carries_bytes_both_ways_through_a_narrow_pair() -> None:
             nursery.start_soon(client.send_all, data)
             back = b""
             while len(back) < len(data):
-                back += await server.recv()
+                back += await server.recv() or b""
         assert got == back == data
         server.send_eof()
         assert await client.receive_some() == b""
