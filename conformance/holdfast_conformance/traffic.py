@@ -147,14 +147,15 @@ async def pour(
         await all_end(publisher, [publisher.exchange(frame) for frame in frames], since=since)
 
 
-def overfill(t: Test, slow: Session) -> tuple[int, int]:
+def overfill(t: Test, slow: Session, publisher: Session) -> tuple[int, int]:
     """Return how many events of which `pad` are surely more than a session holds that does not read.
 
     Raises:
         Unverified: its limits are too large for that.
     """
     queue, queue_bytes = slow.limit("queue"), slow.limit("queue_bytes")
-    size = max(256, min(32768, slow.limit("max_frame") // 2, queue_bytes // 3))
+    most = min(slow.limit("max_frame"), publisher.limit("max_frame"))
+    size = max(256, min(32768, most // 2, queue_bytes // 3))
     total = buffers(t) + 2 * queue_bytes
     count = max(math.ceil(total / size), 2 * queue)
     if count * size > LARGEST_LOAD:

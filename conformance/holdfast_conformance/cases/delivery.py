@@ -77,7 +77,7 @@ async def overflow_leaves_a_gap(t: Test) -> None:
     slow, publisher = await small_session(t), await t.session(name="publisher")
     channel = t.channel()
     sub = await slow.subscribe(channel)
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     slow.pause_reading()
     await pour(t, publisher, channel, count, size=size, stalled=slow)
     await read_on(t, slow, publisher, sub, channel, count)
@@ -105,7 +105,7 @@ async def second_overflow_raises_the_gap(t: Test) -> None:
     slow, publisher = await small_session(t), await t.session(name="publisher")
     channel = t.channel()
     sub = await slow.subscribe(channel)
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     more = 4 * min(slow.limit("queue"), 256)
     slow.pause_reading()
     await pour(t, publisher, channel, count, size=size, stalled=slow)
@@ -145,7 +145,7 @@ async def noisy_subscription_loses(t: Test) -> None:
     if slow.limit("max_subscriptions") < 3 or room < 2:
         raise t.unverified("the limits leave no room for a noisy and a quiet subscription side by side")
     quiet, noisy = await slow.subscribe(whisper), await slow.subscribe(noise)
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     slow.pause_reading()
     step = count // room
     for n in range(room):
@@ -242,7 +242,7 @@ async def stream_waits_for_the_client(t: Test) -> None:
     slow, witness = await small_session(t), await t.session(name="witness", profiles=("rpc", "pubsub"))
     channel = t.channel()
     await witness.subscribe(channel)
-    size = min(16384, slow.limit("max_frame") // 2)
+    size = min(16384, slow.limit("max_frame") // 2, witness.limit("max_frame") // 2)
     count = fill(t, size)
     early = upcoming(t, channel)
     await (await script(slow, ["stream", 20, 0, size], ["emit", channel, early.data], stream=True)).result()
@@ -272,7 +272,7 @@ async def slow_client_delays_nobody(t: Test) -> None:
     channel = t.channel()
     await slow.subscribe(channel)
     sub = await fast.subscribe(channel)
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     await pour(t, publisher, channel, 20, size=size)
     slow.pause_reading()
     begin = t.now()
@@ -294,7 +294,7 @@ async def memory_is_bounded(t: Test) -> None:
     bound = 2 * slow.limit("queue_bytes") + slow.limit("max_frame") * (
         3 * slow.limit("max_inflight") + 2 * slow.limit("max_subscriptions") + 1
     )
-    size = min(32768, slow.limit("max_frame") - 512)
+    size = min(32768, slow.limit("max_frame") - 512, publisher.limit("max_frame") - 512)
     count = fill(t, size, bound + 2 * SLACK)
     at_once = max(1, min(32, publisher.limit("max_inflight") // 2))
     if bound > SLACK:
@@ -524,7 +524,7 @@ async def fence_waits_for_a_slow_socket(t: Test) -> None:
     slow, publisher = await small_session(t), await t.session(name="publisher")
     channel = t.channel()
     sub = await slow.subscribe(channel)
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     slow.pause_reading()
     await pour(t, publisher, channel, count, size=size, stalled=slow)
     await slow.send({"type": "ping", "t": "fence"})
@@ -548,7 +548,7 @@ async def ping_overtakes_without_fence(t: Test) -> None:
     channel, marker = t.channel(), t.channel()
     sub = await slow.subscribe(channel)
     await witness.subscribe(marker)
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     slow.pause_reading()
     await pour(t, publisher, channel, count, size=size, stalled=slow)
     tail = max(2, min(16, slow.limit("queue") // 2))

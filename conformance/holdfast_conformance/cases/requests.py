@@ -243,7 +243,7 @@ async def cancel_discards_queued_frames(t: Test) -> None:
     sub = await slow.subscribe(channel)
     await witness.subscribe(marker)
     slow.pause_reading()
-    count, size = overfill(t, slow)
+    count, size = overfill(t, slow, publisher)
     await pour(t, publisher, channel, count, size=size, stalled=slow)
     tail = max(2, min(16, slow.limit("queue") // 2))
     await pour(t, publisher, channel, tail, first=count)  # these are surely behind everything in the kernel

@@ -341,12 +341,9 @@ async def pattern_and_channel_overlap(t: Test) -> None:
     """An event that several subscriptions of a session match comes once on each, in the same order on all."""
     alice, publisher = await t.session(name="alice"), await t.session(name="publisher")
     base, total = t.channel(), 30
-    subs = [
-        await alice.subscribe(f"{base}/a"),
-        await alice.subscribe(pattern=f"{base}/*"),
-        await alice.subscribe(pattern=f"{base}/**"),
-        await alice.subscribe(pattern=f"{base}/*"),
-    ]
+    patterns = [f"{base}/*", f"{base}/*", f"{base}/**"][: alice.limit("max_subscriptions") - 1]
+    subs = [await alice.subscribe(pattern=pattern) for pattern in patterns]
+    subs.append(await alice.subscribe(f"{base}/a"))
     await pour(t, publisher, f"{base}/a", total)
     for sub in subs:
         await t.until(alice, reached(sub, total - 1), "the last event")
@@ -360,12 +357,12 @@ async def pattern_and_channel_overlap(t: Test) -> None:
             hole="SUB-26",
             hint="look at every subscription, not at the first match",
         )
-    await t.control(subs[1].gets(await t.emit(f"{base}/a", by=publisher)))
-    await alice.cancel(subs[1])
+    await t.control(subs[0].gets(await t.emit(f"{base}/a", by=publisher)))
+    await alice.cancel(subs[0])
     later = await t.emit(f"{base}/a", by=publisher)
-    for sub in (subs[0], subs[2], subs[3]):
+    for sub in subs[1:]:
         await t.must(sub.gets(later), hint="an equal pattern of another subscription stays")
-    await t.must_not(subs[1].gets(later), requirement="RPC-02")
+    await t.must_not(subs[0].gets(later), requirement="RPC-02")
 
 
 @check("sub/pattern-sees-new-channels", covers=["SUB-05", "SUB-24"], needs=["pattern"])
