@@ -69,12 +69,12 @@ def _(patch: Patch) -> None:
     says="occurs twice",
 )
 def _(patch: Patch) -> None:
-    """A gap has its `id` twice."""
+    """An error has its `type` twice."""
 
-    def queue(original: Callable[..., None], self: Outgoing, id: int, text: bytes) -> None:
-        original(self, id, text.replace(b'"gap",', b'"gap","id":%d,' % id))
+    def queue(original: Callable[..., None], self: Outgoing, kind: int, id: int, text: bytes) -> None:
+        original(self, kind, id, text.replace(b'"error",', b'"error","type":"error",', 1))
 
-    patch.wrap(Outgoing, "event", queue)
+    patch.wrap(Outgoing, "push", queue)
 
 
 # The order of reading

@@ -394,12 +394,13 @@ def _(patch: Patch) -> None:
     """A pattern subscription keeps the permissions with which the session began."""
     first: dict[str, Grant] = {}
 
-    def deliver(original: Callable[..., None], self: Connection, id: int, event: object) -> None:
+    def deliver(original: Callable[..., object], self: Connection, *args: object, **lossy: object) -> object:
         now = self.grant
         assert now is not None
         self.grant = first.setdefault(self.conn, now)
-        original(self, id, event)
+        done = original(self, *args, **lossy)
         self.grant = now
+        return done
 
     patch.wrap(Connection, "deliver", deliver)
 

@@ -63,7 +63,7 @@ def on_write(patch: Patch, change: Callable[[Row], Row | None]) -> None:
     """Let `change(frame)` replace each frame when it is queued; None leaves it as it is."""
 
     def queue(original: Callable[..., object], *args: object) -> object:
-        at = next(n for n, argument in enumerate(args) if isinstance(argument, bytes))
+        at = next(i for i, arg in enumerate(args) if isinstance(arg, bytes))
         changed = change(cast("Row", json.loads(cast("bytes", args[at]))))
         text = args[at] if changed is None else json.dumps(changed).encode()
         return original(*args[:at], text, *args[at + 1 :])

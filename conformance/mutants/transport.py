@@ -356,11 +356,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """The answer to a close frame copies its code, whatever that is."""
     patch.set(websocket, "_WIRE_CODES", websocket._WIRE_CODES | {1005, 1006, 1015})
-
-    def close(original: Callable[..., bytes], code: int, reason: str = "") -> bytes:
-        return b"\x88\x02" + code.to_bytes(2, "big")
-
-    patch.wrap(session, "close_frame", close)
+    patch.set(session, "_answer_to", lambda code: code)
+    patch.set(session, "close_frame", lambda code, reason="": b"\x88\x02" + (code or 1000).to_bytes(2, "big"))
 
 
 @mutant(
