@@ -93,7 +93,8 @@ class Poller:
         return reading.data
 
     def _forget(self, descriptor: int) -> None:
-        if self._epoll is not None and self._readings.pop(descriptor, None) is not None:
+        known = self._readings.pop(descriptor, None) is not None
+        if known and self._epoll is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
     async def run(self) -> None:

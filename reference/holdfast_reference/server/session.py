@@ -350,7 +350,7 @@ class Session:
     def flush(self, now: float) -> None:
         """Write what waits, as far as the socket takes it; called by the flusher and after each read."""
         self.dirty = False
-        if self.writing or self._nursery is None:
+        if self.writing or self.aborted or self._nursery is None:
             return
         try:
             if not self._pump(now):
