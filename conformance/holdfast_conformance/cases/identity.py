@@ -274,6 +274,19 @@ async def auth_twice_at_once(t: Test) -> None:
     )
 
 
+FILLS_A_SOCKET = 9 << 20
+"""Bytes that no socket swallows by itself."""
+
+
+async def shows_life(session: Session) -> None:
+    """Send a pong every quarter of the heartbeat interval, until cancelled."""
+    beat = session.welcome["heartbeat"]
+    assert isinstance(beat, dict)
+    while True:
+        await session.send({"type": "pong"})
+        await trio.sleep(beat["interval_ms"] / 4000)
+
+
 @check(
     "ses/auth-behind-an-unfinished-one",
     covers="SES-24",
@@ -282,22 +295,24 @@ async def auth_twice_at_once(t: Test) -> None:
 )
 async def auth_behind_an_unfinished_one(t: Test) -> None:
     """While the terminal of an auth is stuck in the queue, another auth is a conflict, whatever its token."""
-    alice = await t.session("alice", receive_buffer=4096)
+    alice = await t.session("alice", receive_buffer=65536)
     size = alice.limit("max_frame") * 3 // 4
-    count = min(alice.limit("max_inflight"), (1 << 25) // size)
-    if count * size < 1 << 23:
-        raise t.unverified("the results of max_inflight requests do not fill a socket; allow 8 MiB in flight")
+    count = min(alice.limit("max_inflight"), FILLS_A_SOCKET // size + 1)
+    if count * size < FILLS_A_SOCKET:
+        raise t.unverified("the results of max_inflight requests do not fill a socket; allow 9 MiB in flight")
     alice.pause_reading()
     data = "x" * size
-    calls = [await alice.start("request", method=t.method("echo"), data=data) for _ in range(count)]
-    first = await alice.start("auth", token=t.token("alice"))
-    second = await alice.start("auth", token=f"nobody-{t.random.getrandbits(64):x}")
-    third = await alice.start("auth", token=t.token("alice"))
-    alice.resume_reading()
-    for call in calls:
-        if await call.terminal().wait_or_close() is None:
-            raise t.unverified("the connection is too slow to be filled and emptied within a heartbeat")
-    await t.must(first.result(), requirement="SES-19")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shows_life, alice)  # the target's pings are stuck behind the results
+        calls = [await alice.start("request", method=t.method("echo"), data=data) for _ in range(count)]
+        first = await alice.start("auth", token=t.token("alice"))
+        second = await alice.start("auth", token=f"nobody-{t.random.getrandbits(64):x}")
+        third = await alice.start("auth", token=t.token("alice"))
+        alice.resume_reading()
+        for call in (*calls, first):
+            await t.must(call.terminal(), requirement="RPC-01")
+        nursery.cancel_scope.cancel()
+    t.equal(first.frames[-1].type, "result", "the terminal of the first auth", requirement="SES-19")
     for behind in (second, third):
         hint = "an auth is unfinished until its terminal has left the queue"
         await t.must(behind.error("conflict"), hint=hint)
