@@ -8,6 +8,7 @@ with that row, gaps included.
 from __future__ import annotations
 
 import math
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import trio
 from .expect import Emitted, Expectation, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from .case import Test
     from .expect import Frame
@@ -62,6 +63,23 @@ async def small_session(
 def upcoming(t: Test, channel: str, data: object = None) -> Emitted:
     """Return an event that the check is about to cause in its own way, with a unique payload by default."""
     return Emitted(channel, t.payload() if data is None else data, t.now(), len(t.journal))
+
+
+@asynccontextmanager
+async def showing_life(session: Session) -> AsyncIterator[None]:
+    """Send a pong every quarter of the heartbeat interval, for a client that cannot read pings."""
+    beat = session.welcome["heartbeat"]
+    assert isinstance(beat, dict)
+
+    async def send() -> None:
+        while session.closure is None:
+            await session.send({"type": "pong"})
+            await trio.sleep(beat["interval_ms"] / 4000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def script_frame(session: Session, *steps: Sequence[object], **fields: object) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast_conformance.case import Frame, Session, Test, check
 from holdfast_conformance.expect import StalledError
+from holdfast_conformance.traffic import showing_life
 
 LONG = 60000
 """Milliseconds that a request is held, or a drain lasts, when it has to outlive the check."""
@@ -278,15 +279,6 @@ FILLS_A_SOCKET = 9 << 20
 """Bytes that no socket swallows by itself."""
 
 
-async def shows_life(session: Session) -> None:
-    """Send a pong every quarter of the heartbeat interval, until cancelled."""
-    beat = session.welcome["heartbeat"]
-    assert isinstance(beat, dict)
-    while True:
-        await session.send({"type": "pong"})
-        await trio.sleep(beat["interval_ms"] / 4000)
-
-
 @check(
     "ses/auth-behind-an-unfinished-one",
     covers="SES-24",
@@ -302,8 +294,7 @@ async def auth_behind_an_unfinished_one(t: Test) -> None:
         raise t.unverified("the results of max_inflight requests do not fill a socket; allow 9 MiB in flight")
     alice.pause_reading()
     data = "x" * size
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shows_life, alice)  # the target's pings are stuck behind the results
+    async with showing_life(alice):  # the target's pings are stuck behind the results
         calls = [await alice.start("request", method=t.method("echo"), data=data) for _ in range(count)]
         first = await alice.start("auth", token=t.token("alice"))
         second = await alice.start("auth", token=f"nobody-{t.random.getrandbits(64):x}")
@@ -311,7 +302,6 @@ async def auth_behind_an_unfinished_one(t: Test) -> None:
         alice.resume_reading()
         for call in (*calls, first):
             await t.must(call.terminal(), requirement="RPC-01")
-        nursery.cancel_scope.cancel()
     t.equal(first.frames[-1].type, "result", "the terminal of the first auth", requirement="SES-19")
     for behind in (second, third):
         hint = "an auth is unfinished until its terminal has left the queue"
