@@ -364,6 +364,17 @@ def _(patch: Patch) -> None:
     _full(patch, lambda queue: queue.counts[REFUSAL] >= queue._limits.max_inflight)
 
 
+@mutant(
+    "del/websocket-pongs-without-bound",
+    violates="DEL-12",
+    killed_by="del/unread-websocket-pongs-stop-reading",
+    says="WebSocket pings were read",
+)
+def _(patch: Patch) -> None:
+    """Any number of WebSocket pongs may wait to be written."""
+    patch.set(server, "_MAX_PONGS", 1 << 30)
+
+
 @mutant("del/long-refusals", violates="DEL-13", killed_by="del/refusals-are-small", says="a refusal has")
 def _(patch: Patch) -> None:
     """Refusals explain themselves at length."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,11 +13,12 @@ from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.events import Event
 
 from mutants.harness import Patch, mutant
-from mutants.tools import on_deliver, on_effect, varied
+from mutants.tools import answer, on_deliver, on_effect, on_frame, varied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast_reference.protocol.effects import Effects
     from holdfast_reference.protocol.grants import Action
     from holdfast_reference.server.session import Session
 
@@ -247,3 +249,21 @@ def _publish_as(patch: Patch, change: Callable[[Session, Event], Event]) -> None
 def _(patch: Patch) -> None:
     """A publish is accepted when its data alone would fit into `max_frame`."""
     patch.set(Event, "largest", property(lambda self: len(self.tail)))
+
+
+@mutant(
+    "sub/size-before-permission",
+    violates="ENV-05",
+    killed_by="reading-order/forbidden-too-large",
+    says='got error "too_large"',
+)
+def _(patch: Patch) -> None:
+    """A publish whose event would not fit is refused before anybody is asked whether it is allowed."""
+
+    def look(core: Connection, frame: dict[str, object], read: object) -> Effects | None:
+        size = len(json.dumps(frame, separators=(",", ":"), ensure_ascii=False).encode())
+        if frame.get("type") != "publish" or size + 16 <= core.max_message:
+            return None
+        return answer(core, frame, ErrorCode.TOO_LARGE)
+
+    on_frame(patch, look)
