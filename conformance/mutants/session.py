@@ -21,7 +21,7 @@ from mutants.harness import Patch, mutant
 from mutants.tools import on_close, on_frame, on_write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Iterator, MutableMapping
 
     from holdfast_reference.config import Config
     from holdfast_reference.protocol.effects import Effects
@@ -198,21 +198,13 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """A profile that was asked for twice is listed twice."""
-    wished: list[str] = []
 
-    def look(core: Connection, frame: Row, read: Read) -> Effects | None:
-        if frame.get("type") == "hello":
-            wished[:] = [name for name in cast("list[object]", frame["profiles"]) if isinstance(name, str)]
-        return None
+    def negotiate(original: Callable[..., frozenset[str]], wanted: list[str], offered: object) -> Repeated:
+        agreed = Repeated(original(wanted, offered))
+        agreed.wanted = wanted
+        return agreed
 
-    def change(frame: Row) -> Row | None:
-        if frame["type"] != "welcome":
-            return None
-        listed = cast("list[str]", frame["profiles"])
-        return frame | {"profiles": [name for name in wished if name in listed]}
-
-    on_frame(patch, look)
-    on_write(patch, change)
+    patch.wrap(connection, "negotiate", negotiate)
 
 
 @mutant("ses/core-listed", violates="SES-10", killed_by="negotiation/profiles-core", says="profiles")
@@ -404,6 +396,15 @@ def _(patch: Patch) -> None:
 
 
 # Tools
+
+
+class Repeated(frozenset[str]):
+    """Names that come as often as they were wanted."""
+
+    wanted: list[str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name in self.wanted if name in self])
 
 
 def set_timers(patch: Patch, **timers: int) -> None:
