@@ -1,0 +1,1 @@
+"""What a server stands on: who may come in, and how events find their subscribers."""

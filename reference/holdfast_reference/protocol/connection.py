@@ -1,9 +1,9 @@
 """One connection and its session, as a state machine without I/O.
 
 `receive` applies a frame, `tick` applies time, the other commands apply what the application or the
-operator decided. Each returns effects for the owner to carry out, in order; frames to write wait until
-`pull`. The state is plain data: `copy` gives an independent twin, `key` a value that is equal for equal
-states.
+operator decided. Each returns effects for the owner to carry out, in order; frames to write wait for `peek`
+and `written`. The state is plain data: `copy` gives an independent twin, `key` a value that is equal for
+equal states.
 
 Only this file turns faults into frames and closes. What it refuses to know: bytes, sockets, clocks, who may
 do what (it asks the grant), and who else is connected.
