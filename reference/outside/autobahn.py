@@ -179,7 +179,7 @@ def show(results: dict[str, Result]) -> int:
         faults += wrong is not None
         if wrong or (result.behavior, result.closing) != ("OK", "OK"):
             line = f"{case:<8} {result.behavior:<14} close {result.closing} ({result.close_code})"
-            print(line, wrong or "", sep="  ")
+            print(f"{line}  WRONG: {wrong}" if wrong else line)
     for known in KNOWN:
         print(f"known: {known.cases} are closed with {known.close_code}, for {known.reason}")
     for what, counts in (
