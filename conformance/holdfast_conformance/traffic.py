@@ -302,6 +302,23 @@ def number(frame: Frame) -> int:
     return n
 
 
+@asynccontextmanager
+async def signs_of_life(session: Session) -> AsyncIterator[None]:
+    """Send unasked pongs during the block, so that a session that does not read is not taken for dead."""
+    heartbeat = session.welcome["heartbeat"]
+    interval = heartbeat["interval_ms"] / 1000 if isinstance(heartbeat, dict) else 1.0
+
+    async def live() -> None:
+        while True:
+            await session.send({"type": "pong"})
+            await trio.sleep(interval / 3)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(live)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 class Push:
     """Frames sent to a target whose own writes to us are backed up, until it takes no more.
 
