@@ -344,7 +344,9 @@ class _Run:
             self.bench, clock=replace(self.bench.clock, scale=self.bench.clock.scale * DIAGNOSIS_SCALE)
         )
         with trio.move_on_after(DIAGNOSIS_BUDGET):
-            for check, result in self._failed[:DIAGNOSED]:
+            # A process that has grown once need not grow again, so memory cannot be measured a second time.
+            again_worth = [failed for failed in self._failed if "spawned" not in failed[0].needs]
+            for check, result in again_worth[:DIAGNOSED]:
                 for _ in range(DIAGNOSIS_RUNS):
                     again = await run_check(patient, check)
                     result.reruns.append(again.verdict)

@@ -10,7 +10,7 @@ import json
 import unicodedata
 from typing import TYPE_CHECKING, cast
 
-from . import schemas
+from . import registry, schemas
 from .case import Check, Expectation, Failure, Frame, Peer, Session, Test
 from .client import dumps
 from .expect import contains
@@ -211,7 +211,9 @@ class _Judge:
         return token
 
     def _new(self) -> list[Frame]:
-        return [frame for frame in self.peer.frames[self.before :] if frame.type != "ping"]
+        """What came since, but for heartbeats and frames of types that nobody knows, which answer nothing."""
+        known = registry.published().senders
+        return [f for f in self.peer.frames[self.before :] if f.type != "ping" and f.type in known]
 
     def _decides(self, frame: Frame) -> bool:
         """Whether an outcome has occurred, or none of them can occur any more."""

@@ -14,6 +14,7 @@ Run in the folder `conformance`, or by `make selftest`:
     python -m mutants                      everything
     python -m mutants 'rpc/*' legal/slow   only these, with what the checks said
     python -m mutants --list               names, requirements, checks
+    python -m mutants --serve NAME         be that mutant, on a free port, to look at it by hand
 
 This folder is never shipped, and it is the one place that may import both the reference server and the suite.
 

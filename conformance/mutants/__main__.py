@@ -16,7 +16,7 @@ from holdfast_conformance import collect, requirements
 from holdfast_conformance.verdict import Verdict
 
 from mutants import nulls, variants
-from mutants.harness import MUTANTS, covering, judge, world
+from mutants.harness import MUTANTS, covering, judge, judge_process, serve, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -56,8 +56,11 @@ def try_mutant(name: str) -> Outcome:
     wanted |= {id: known[id] for id in mutant.killed_by if id in known}
     wanted |= {id: known[id] for pattern in mutant.during for id in known if fnmatchcase(id, pattern)}
     try:
-        with world(mutant.apply) as (here, target):
-            report = judge(list(wanted.values()), here.open, target)
+        if mutant.process:
+            report = judge_process(list(wanted.values()), name)
+        else:
+            with world(mutant.apply) as (here, target):
+                report = judge(list(wanted.values()), here.open, target)
     except AttributeError as error:  # the reference server has changed under its patch
         return Outcome(name, (f"cannot be applied: {error}",), (), time.perf_counter() - began)
     results = {result.id: result for result in report.checks}
@@ -147,6 +150,9 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--list"]:
         for mutant in MUTANTS.values():
             print(f"{mutant.name:<44} {mutant.violates}  {', '.join(mutant.killed_by)}  {mutant.title}")
+        return 0
+    if arguments[:1] == ["--serve"]:
+        serve(MUTANTS[arguments[1]].apply)
         return 0
     began = time.perf_counter()
     with ProcessPoolExecutor(os.cpu_count()) as pool:  # forked, so everything is loaded once

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import Close
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def _error(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
     """Change every error frame on its way out."""
-    original = core.encode_error
+    original = encode_error
 
     def encode(id: int, error: ExchangeError) -> bytes:
         fields: dict[str, Any] = {"code": error.code, "retry_ms": error.retry_ms}

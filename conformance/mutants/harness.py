@@ -7,6 +7,8 @@ through the suite's front door, so that sanity, calibration, the canary and the 
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -15,7 +17,7 @@ import trio
 import trio.testing
 from holdfast_conformance import collect
 from holdfast_conformance.runner import Options, run
-from holdfast_conformance.target import bundled
+from holdfast_conformance.target import Spawn, bundled
 from holdfast_reference.config import Config
 from holdfast_reference.conformance import configure, register
 from holdfast_reference.server.serve import Server
@@ -31,7 +33,18 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
-__all__ = ["MUTANTS", "Mutant", "Patch", "World", "judge", "mutant", "world"]
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "Patch",
+    "World",
+    "covering",
+    "judge",
+    "judge_process",
+    "mutant",
+    "serve",
+    "world",
+]
 
 CAPACITY = 262_144
 """Bytes that one direction of a connection in memory holds: the socket buffers of this world."""
@@ -96,6 +109,7 @@ class Mutant:
         says: a part of their message.
         during: patterns of checks to run besides, so that an ambient rule has something to watch.
         apply: makes the change.
+        process: run it as a process of its own over real sockets; for what cannot be seen in memory.
     """
 
     name: str
@@ -105,6 +119,7 @@ class Mutant:
     during: tuple[str, ...]
     title: str
     apply: Callable[[Patch], None]
+    process: bool = False
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -112,7 +127,13 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    name: str, *, violates: str, killed_by: str | Sequence[str], says: str, during: Sequence[str] = ()
+    name: str,
+    *,
+    violates: str,
+    killed_by: str | Sequence[str],
+    says: str,
+    during: Sequence[str] = (),
+    process: bool = False,
 ) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Define a mutant; the docstring says what the server does wrong.
 
@@ -125,7 +146,7 @@ def mutant(
         if name in MUTANTS or not title or not says:
             raise ValueError(f"mutant {name!r}: the name is taken, or it lacks a docstring or says=")
         checks = (killed_by,) if isinstance(killed_by, str) else tuple(killed_by)
-        MUTANTS[name] = Mutant(name, violates, checks, says, tuple(during), title, apply)
+        MUTANTS[name] = Mutant(name, violates, checks, says, tuple(during), title, apply, process)
         return apply
 
     return define
@@ -138,12 +159,10 @@ class World:
     Args:
         config: of the server, conformance fixtures included.
         rewire: gives each connection's transport another, to delay, split or join what passes.
-        capacity: bytes that one direction of a connection holds.
     """
 
     config: Config = field(default_factory=lambda: configure(Config()))
     rewire: Callable[[MemoryTransport], Transport] | None = None
-    capacity: int = CAPACITY
 
     async def open(self, nursery: trio.Nursery) -> Connect:
         """Start the server and return how to connect to it."""
@@ -152,7 +171,7 @@ class World:
         await nursery.start(server.run_background)
 
         async def connect() -> trio.abc.Stream:
-            stream, transport = memory_pair(self.capacity)
+            stream, transport = memory_pair(CAPACITY)
             nursery.start_soon(server.serve_transport, self.rewire(transport) if self.rewire else transport)
             await trio.lowlevel.checkpoint()
             return stream
@@ -192,6 +211,31 @@ def judge(
         return report
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def judge_process(checks: Sequence[Check], name: str) -> Report:
+    """Run checks against a mutant that is a process of its own."""
+    command = shlex.join([sys.executable, "-m", "mutants", "--serve", name])
+    target = replace(bundled(), spawn=Spawn(command, "url"))
+
+    async def main() -> Report:
+        return await run(target, checks=checks, options=Options(seed=1))
+
+    return trio.run(main)
+
+
+def serve(apply: Callable[[Patch], None]) -> None:
+    """Be a mutant: serve on any free port until terminated; the first line printed is the URL."""
+
+    async def main(config: Config) -> None:
+        server = Server(replace(config, port=0))
+        register(server)
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(server.serve)
+            print("ws://{}:{}/".format(*addresses[0]), flush=True)
+
+    with world(apply) as (here, _):
+        trio.run(main, here.config)
 
 
 def covering(requirement: str) -> list[Check]:

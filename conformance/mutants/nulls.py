@@ -38,21 +38,23 @@ __all__ = ["NULLS", "run"]
 
 MAY_PASS: Final = Path(__file__).with_name("may_pass.toml")
 
-WELCOME: Final = {
+Frame = dict[str, object]
+
+LIMITS: Final[Frame] = {
+    "max_frame": 65_536,
+    "max_inflight": 8,
+    "max_subscriptions": 8,
+    "queue": 64,
+    "queue_bytes": 65_536,
+}
+
+WELCOME: Final[Frame] = {
     "type": "welcome",
     "conn": "null",
     "profiles": list(PROFILES),
-    "limits": {
-        "max_frame": 65_536,
-        "max_inflight": 8,
-        "max_subscriptions": 8,
-        "queue": 64,
-        "queue_bytes": 65_536,
-    },
+    "limits": LIMITS,
     "heartbeat": {"interval_ms": 1000, "timeout_ms": 500},
 }
-
-Frame = dict[str, object]
 
 
 def _parse(text: str) -> Frame:
@@ -203,7 +205,7 @@ async def _judge(
             endpoint=Endpoint("ws://in-memory/", target.headers, connect=connect),
             requirements=requirements.published(),
             offered=frozenset(PROFILES),
-            limits=dict(WELCOME["limits"]),  # type: ignore[call-overload]  # a dict in a frame
+            limits=LIMITS,
         )
         for check in collect.everything():
             result = await run_check(replace(bench), check)

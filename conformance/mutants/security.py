@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from holdfast_reference.backends.tokens import TokenAuthenticator
 from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol.codec import encode_error, encode_result
 from holdfast_reference.protocol.connection import Connection
+from holdfast_reference.protocol.errors import ExchangeError
 from holdfast_reference.server import handshake, serve
 from holdfast_reference.server.session import Session
 
@@ -103,11 +105,11 @@ def _(patch: Patch) -> None:
         return await original(self, credentials, upgrade)
 
     _authenticate(patch, authenticate)
-    original = core.encode_error
+    original = encode_error
     patch.set(
         core,
         "encode_error",
-        lambda id, error: original(id, core.ExchangeError(error.code, f"{error.message}: {seen[-1]}")),
+        lambda id, error: original(id, ExchangeError(error.code, f"{error.message}: {seen[-1]}")),
     )
 
 
@@ -156,7 +158,7 @@ def _(patch: Patch) -> None:
     ) -> Effects:
         others = [c for c in ready if c is not self and c.phase is self.phase]
         if others and payload is not None:
-            others[-1]._outgoing.urgent(core.encode_result(id, payload))
+            others[-1]._outgoing.urgent(encode_result(id, payload))
         return original(self, id, payload)
 
     patch.wrap(Connection, "_welcome", welcome)

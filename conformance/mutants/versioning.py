@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import greeting, messages, reading
+from holdfast_reference.protocol.codec import Suspect
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
 from holdfast_reference.protocol.outgoing import Outgoing
 
@@ -16,7 +17,6 @@ from mutants.tools import on_write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast_reference.protocol.codec import Suspect
     from holdfast_reference.protocol.connection import Connection
     from holdfast_reference.protocol.effects import Effects
 
@@ -154,9 +154,9 @@ def _(patch: Patch) -> None:
 
 
 def _read_suspect(patch: Patch, around: Callable[..., Effects]) -> None:
-    original = core._READERS[core.Suspect]
+    original = core._READERS[Suspect]
 
     def read(self: Connection, frame: Suspect, now: float) -> Effects:
         return around(original, self, frame, now)
 
-    patch.item(core._READERS, core.Suspect, read)  # type: ignore[arg-type]  # a Mapping by type, a dict in truth
+    patch.item(core._READERS, Suspect, read)  # type: ignore[arg-type]  # a Mapping by type, a dict in truth

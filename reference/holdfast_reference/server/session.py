@@ -218,7 +218,8 @@ class Session:
 
     def _control(self, message: bytes | Pinged | Closed | Fault) -> None:
         if isinstance(message, Pinged):
-            self._controls.append(pong_frame(message.payload))
+            if not self._closing:  # nothing follows our close frame
+                self._controls.append(pong_frame(message.payload))
         elif isinstance(message, Fault):
             # Where the next frame begins is unknown now. What still comes is read away: closing on unread
             # bytes would be a reset, and a reset would take our close frame with it.
