@@ -609,7 +609,7 @@ async def ping_overtakes_without_fence(t: Test) -> None:
     )
 
 
-@check("del/burst-is-no-overflow", covers="DEL-18", needs=["rpc", "pubsub", "script:burst"])
+@check("del/burst-is-no-overflow", covers="DEL-18", needs=["rpc", "pubsub", "script:burst"], intrusive=True)
 async def burst_is_no_overflow(t: Test) -> None:
     """A burst of more than `queue` events that fits into the socket reaches a client that reads it whole."""
     reader = await t.session("limited" if "limited" in t.bench.target.identities else None, name="reader")
