@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TARGET ?=
 NODE_WS := conformance/implementations/node-ws
 
-.PHONY: check test lint selftest docs check-node bench lock clean
+.PHONY: check test lint selftest docs check-node outside bench lock clean
 
 check: $(VENV)/.check  ## run the conformance suite against the reference server (or TARGET=...)
 	$(BIN)/holdfast check $(TARGET)
@@ -25,6 +25,10 @@ selftest: $(VENV)/.dev  ## prove the suite: mutants die, null targets fail, lega
 check-node: $(VENV)/.check $(NODE_WS)/node_modules  ## judge the independent Node server
 	$(BIN)/holdfast check $(NODE_WS)/target.toml
 
+outside: $(VENV)/.dev  ## Autobahn and a real browser judge the reference server
+	$(BIN)/python reference/outside/autobahn.py
+	$(BIN)/python reference/outside/browser.py
+
 docs: $(VENV)/.docs  ## build the site into site/, strictly and offline
 	$(BIN)/python -m tools.site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -40,7 +44,7 @@ lock:  ## refresh locks/ from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group docs -o locks/docs.txt
 
 clean:
-	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
