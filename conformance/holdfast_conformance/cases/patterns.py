@@ -1,4 +1,4 @@
-"""Pattern subscriptions: `spec/05-subscriptions.md`. What matches what is a table, `vectors/patterns.json`."""
+"""Pattern subscriptions: `spec/05-subscriptions.md`. What matches what stands in `vectors/patterns.json`."""
 
 from __future__ import annotations
 
