@@ -84,11 +84,12 @@ def _(patch: Patch) -> None:
 
 
 def _workers(patch: Patch, is_slow: Callable[[int, Event], bool]) -> None:
-    counted: list[Event] = []
+    counted: dict[str, int] = {}  # by connection, so that what others publish changes nothing
 
     def publish(original: Apply, session: Session, effect: effects.Publish) -> None:
-        counted.append(effect.event)
-        if is_slow(len(counted) - 1, effect.event):
+        conn = session.core.conn
+        n = counted[conn] = counted.get(conn, -1) + 1
+        if is_slow(n, effect.event):
             session._start(slowly, original, session, effect)
         else:
             original(session, effect)
