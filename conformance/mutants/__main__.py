@@ -21,6 +21,7 @@ from mutants.harness import MUTANTS, covering, judge, judge_process, serve, worl
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from holdfast_conformance.case import Check
     from holdfast_conformance.report import Report
 
 NOT_AREAS = {"__init__", "__main__", "harness", "nulls", "variants"}
@@ -47,11 +48,18 @@ def load() -> None:
             importlib.import_module(f"mutants.{path.stem}")
 
 
-def try_mutant(name: str) -> Outcome:
+def try_mutant_with_all(name: str) -> Outcome:
+    """Like `try_mutant`, with every check that neither floods nor sits out timers; slow, for `--matrix`."""
+    return try_mutant(
+        name, [check for check in collect.everything() if not check.slow and not check.intrusive]
+    )
+
+
+def try_mutant(name: str, besides: Sequence[Check] = ()) -> Outcome:
     """Run every check that covers what the mutant violates, and say whether the named ones killed it."""
     mutant = MUTANTS[name]
     began = time.perf_counter()
-    wanted = {check.id: check for check in covering(mutant.violates)}
+    wanted = {check.id: check for check in (*besides, *covering(mutant.violates))}
     known = {check.id: check for check in collect.everything()}
     wanted |= {id: known[id] for id in mutant.killed_by if id in known}
     wanted |= {id: known[id] for pattern in mutant.during for id in known if fnmatchcase(id, pattern)}
@@ -76,9 +84,7 @@ def try_mutant(name: str) -> Outcome:
         elif mutant.says not in result.message:
             faults.append(f"{id}: does not say {mutant.says!r}: {result.message}")
     killers = tuple(
-        r.id
-        for r in report.checks
-        if r.verdict in BLAME and r.requirement == mutant.violates and r.id in results
+        r.id for r in report.checks if r.verdict in BLAME and (besides or r.requirement == mutant.violates)
     )
     story = tuple(
         f"{r.id}: {r.verdict} [{r.requirement}] {r.message}" for r in report.checks if r.verdict in SHOWN
@@ -154,11 +160,14 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--serve"]:
         serve(MUTANTS[arguments[1]].apply)
         return 0
+    attempt = try_mutant
+    if arguments == ["--matrix"]:
+        arguments, attempt = [], try_mutant_with_all
     began = time.perf_counter()
     with ProcessPoolExecutor(os.cpu_count()) as pool:  # forked, so everything is loaded once
         if arguments:
             return _some(arguments, pool)
-        mutants = _each("mutants, and who killed them", list(MUTANTS), try_mutant, pool, "killed")
+        mutants = _each("mutants, and who killed them", list(MUTANTS), attempt, pool, "killed")
         null = _each("null targets", list(nulls.NULLS), try_null, pool, "caught")
         legal = _each("legal variants", list(variants.VARIANTS), try_variant, pool, "green")
     killed = {MUTANTS[outcome.name].violates for outcome in mutants if not outcome.faults}
