@@ -90,11 +90,6 @@ RULES: dict[str, Rule] = {
             "SUB-24",
             "Each event of a pattern subscription names its channel.",
         ),
-        Rule(
-            "del/no-two-gaps-in-a-row",
-            "DEL-04",
-            "Between two overflow gaps of a subscription there is an event.",
-        ),
         Rule("del/no-held", "DEL-16", "No pong carries held."),
         Rule("err/known-codes", "ERR-01", "Every error code is of the table or private."),
         Rule("err/retry-when-retryable", "ERR-02", "Retryable codes carry retry_ms."),
@@ -142,7 +137,6 @@ class _Seen:
     sent: Mapping[str, object]
     opened: bool = False
     ended: bool = False
-    gap_was_last: bool = False
 
 
 class Watch:
@@ -370,13 +364,7 @@ class Watch:
 
     def _on_delivery(self, frame: Frame, seen: _Seen) -> None:
         if frame.type == "gap":
-            if frame.get("reason") == "overflow":
-                self._judge(
-                    "del/no-two-gaps-in-a-row", not seen.gap_was_last, f"a second {frame} without an event"
-                )
-                seen.gap_was_last = True
             return
-        seen.gap_was_last = False
         channel = frame.get("channel")
         if "pattern" in seen.sent:
             self._judge("sub/pattern-event-has-channel", channel is not None, f"{frame} names no channel")

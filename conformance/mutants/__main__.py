@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--serve"]:
         serve(MUTANTS[arguments[1]].apply)
         return 0
-    attempt = try_mutant
+    attempt: Callable[[str], Outcome] = try_mutant
     if arguments == ["--matrix"]:
         arguments, attempt = [], try_mutant_with_all
     began = time.perf_counter()

@@ -89,7 +89,6 @@ BAD: list[tuple[str, Conversation]] = [
     ("sub/nothing-before-open", [HELLO, WELCOME, SUBSCRIBE, GAP]),
     ("sub/event-names-its-channel", [HELLO, WELCOME, SUBSCRIBE, OPEN, EVENT | {"channel": "b"}]),
     ("sub/pattern-event-has-channel", [HELLO, WELCOME, PATTERN, OPEN, EVENT]),
-    ("del/no-two-gaps-in-a-row", [HELLO, WELCOME, SUBSCRIBE, OPEN, GAP, GAP]),
     ("del/no-held", [ASKS_FENCE, FENCED, '{"type":"ping"}', {"type": "pong", "held": True}]),
     ("err/known-codes", [HELLO, WELCOME, REQUEST, error("nonsense")]),
     ("err/known-codes", [HELLO, WELCOME, REQUEST, error("session_lost")]),
