@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import NOTHING
-from holdfast_reference.protocol.states import Phase
+from holdfast_reference.protocol.states import Input, Phase
 from holdfast_reference.protocol.timers import NEVER, Clock
 from holdfast_reference.server.session import Session
 from holdfast_reference.server.websocket import Pinged
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from holdfast_reference.protocol.effects import Effects
 
+    Ends = tuple[tuple[Input, float], ...]
     Row = dict[str, object]
     Read = Callable[[Row], Effects]
 
@@ -196,3 +197,42 @@ def _(patch: Patch) -> None:
         return core.close(4000) if fresh and frame.get("type") == "pong" else None
 
     on_frame(patch, look)
+
+
+def _clock_ends(patch: Patch, end: Input, early: float) -> None:
+    """Let one timer that ends connections go off `early` seconds too soon."""
+
+    def ends(original: Callable[..., Ends], self: Clock, *args: object, **more: object) -> Ends:
+        return tuple((input, at - early * (input is end)) for input, at in original(self, *args, **more))
+
+    patch.wrap(Clock, "_ends", ends)
+
+
+@mutant(
+    "ses/silence-cut-short",
+    violates="SES-49",
+    killed_by="ses/silence-is-not-cut-short",
+    says="of silence",
+)
+def _(patch: Patch) -> None:
+    """4304 comes 400 ms too early."""
+    _clock_ends(patch, Input.SILENCE, 0.4)
+
+
+@mutant(
+    "ses/drain-cut-short", violates="SES-49", killed_by="ses/drain-is-not-cut-short", says="closed with 4200"
+)
+def _(patch: Patch) -> None:
+    """4200 comes 400 ms too early."""
+    _clock_ends(patch, Input.DEADLINE, 0.4)
+
+
+@mutant(
+    "ses/identity-cut-short",
+    violates="SES-49",
+    killed_by="ses/identity-is-not-cut-short",
+    says="closed with 4100",
+)
+def _(patch: Patch) -> None:
+    """4100 comes 200 ms too early."""
+    _clock_ends(patch, Input.EXPIRY, 0.2)

@@ -441,3 +441,21 @@ def adopt_expiry(patch: Patch, choose: Callable[[float, float], float]) -> None:
 def with_anonymous(target: Target) -> Target:
     """Say in the target file that anonymous clients are served."""
     return replace(target, identities={**target.identities, "anonymous": Identity("anonymous", None)})
+
+
+@mutant(
+    "ses/permissions-of-hello",
+    violates="SES-48",
+    killed_by="ses/auth-gives-permissions",
+    says='expected "open"',
+)
+def _(patch: Patch) -> None:
+    """What a session may do is what the identity of hello might."""
+
+    def adopt(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
+        first = self.grant
+        original(self, grant, now)
+        if first is not None:
+            self.grant = replace(grant, permissions=first.permissions)
+
+    patch.wrap(Connection, "_adopt", adopt)

@@ -442,3 +442,19 @@ def count_fragments(patch: Patch, judge: Callable[[int, int], tuple[int, Fault |
         return fault or original(self, first, second, size)
 
     patch.wrap(Reader, "_check", look)
+
+
+@mutant(
+    "trn/one-message-per-segment",
+    violates="TRN-20",
+    killed_by="trn/many-messages-in-one-segment",
+    says='expected "pong"',
+)
+def _(patch: Patch) -> None:
+    """Of the messages that arrive together only the first is read."""
+
+    def feed(original: Callable[..., None], self: Reader, data: bytes) -> None:
+        length = data[1] & 127 if len(data) > 6 and data[1] & 128 else 127
+        original(self, data[: 6 + length] if length < 126 else data)
+
+    patch.wrap(Reader, "feed", feed)

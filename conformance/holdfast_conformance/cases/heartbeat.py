@@ -7,6 +7,9 @@ from holdfast_conformance.case import Session, Test, check
 SLACK = 0.25
 """Seconds, before scaling, by which a heartbeat may be late without blame."""
 
+EARLY = 0.05
+"""Seconds by which a timer may be early without blame: clocks are read at both ends, and rounded."""
+
 
 @check("ses/ping-to-an-idle-client", covers=["SES-30", "SES-31"], needs=["session"], slow=True)
 async def ping_to_an_idle_client(t: Test) -> None:
@@ -123,6 +126,51 @@ async def every_frame_is_life(t: Test) -> None:
         hint = "note the time of every message that you read, before you look into it"
         await t.must(session.receives("pong", t="the end"), hint=hint)
     await falls_silent(t, silent, 0)
+
+
+@check("ses/silence-is-not-cut-short", covers="SES-49", needs=["session"], slow=True)
+async def silence_is_not_cut_short(t: Test) -> None:
+    """A client that sends nothing keeps its connection until interval and timeout have passed."""
+    session = await t.session(profiles=())
+    session.answer_heartbeats = False
+    interval, timeout = heartbeat(t, session, 1)
+    begin = t.now()
+    await session.send({"type": "pong"})  # the last sign of life, read no earlier than now
+    await t.closes(session, 4304, within=interval + timeout, requirement="SES-32")
+    t.that(
+        t.now() - begin >= interval + timeout - EARLY,
+        f"closed with 4304 after {t.now() - begin:.2f} s of silence; {interval + timeout:g} s were announced",
+        hint="count from the last frame that you received, and wait for interval and timeout",
+    )
+
+
+@check("ses/drain-is-not-cut-short", covers="SES-49", needs=["rpc", "script:drain"], slow=True)
+async def drain_is_not_cut_short(t: Test) -> None:
+    """A drained connection on which nothing runs stays open until the deadline that goaway named."""
+    session = await t.session()
+    await session.run(["drain", 600])
+    goaway = await t.must(session.receives("goaway"), requirement="SES-38")
+    deadline = goaway["deadline_ms"]
+    assert isinstance(deadline, int)
+    await t.closes(session, 4200, within=deadline / 1000, requirement="SES-42")
+    t.that(
+        t.now() - goaway.at >= deadline / 1000 - EARLY,
+        f"closed with 4200 {t.now() - goaway.at:.2f} s after a goaway that named {deadline} ms",
+        hint="also a connection on which nothing runs may want to move in its own time",
+    )
+
+
+@check("ses/identity-is-not-cut-short", covers="SES-49", needs=["identity:brief"], slow=True)
+async def identity_is_not_cut_short(t: Test) -> None:
+    """A session is not closed for expiry before the time that welcome announced has passed."""
+    brief = await t.session("brief", profiles=())
+    auth = brief.welcome["auth"]
+    expires = auth.get("expires_in_ms") if isinstance(auth, dict) else None
+    t.that(isinstance(expires, int), "welcome does not say when the identity expires", requirement="SES-17")
+    assert isinstance(expires, int)
+    await t.closes(brief, 4100, within=expires / 1000, requirement="SES-18")
+    lived = t.now() - brief.welcome.at
+    t.that(lived >= expires / 1000 - EARLY, f"closed with 4100 after {lived:.2f} s of {expires} ms")
 
 
 @check("ses/pings-in-a-burst", covers=["SES-35", "SES-34"], needs=["session"])

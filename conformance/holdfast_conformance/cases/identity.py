@@ -185,6 +185,24 @@ async def refused_auth_keeps_permissions(t: Test) -> None:
     await t.must(again.error("forbidden"), hint="a refused identity gives no permission")
 
 
+@check(
+    "ses/auth-gives-permissions",
+    covers="SES-48",
+    needs=["pubsub", "identity:alice", "identity:alice-narrow", "channel:restricted"],
+)
+async def auth_gives_permissions(t: Test) -> None:
+    """After an auth that allows more, what was forbidden before is allowed, in both directions."""
+    alice = await t.session("alice-narrow", name="alice")
+    channel = t.channel("restricted")
+    before = await alice.start("subscribe", channel=channel)
+    await t.control(before.error("forbidden"))
+    await t.must((await alice.start("auth", token=t.token("alice"))).result(), requirement="SES-19")
+    sub = await alice.start("subscribe", channel=channel)
+    await t.must(sub.opened(), hint="ask the new identity what it may do, not the one of hello")
+    publish = await alice.start("publish", channel=channel, data=t.payload())
+    await t.must(publish.result(), hint="ask the new identity what it may do, not the one of hello")
+
+
 @check("ses/auth-races-expiry", covers=["SES-27", "SES-20"], needs=["identity:brief"], slow=True)
 async def auth_races_expiry(t: Test) -> None:
     """An auth that arrives around the expiry is either accepted, and the session lives on, or too late."""
