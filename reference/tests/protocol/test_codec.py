@@ -8,6 +8,7 @@ import pytest
 from holdfast_reference.protocol import CloseCode, ExchangeError, Payload
 from holdfast_reference.protocol import messages as m
 from holdfast_reference.protocol.codec import (
+    _STRING,
     Suspect,
     decode,
     decode_data,
@@ -46,6 +47,14 @@ def test_sixty_four_levels_are_the_deepest(levels: int, good: bool) -> None:
         with pytest.raises(ProtocolViolation) as caught:
             decode(nested(levels))
         assert caught.value.code is CloseCode.BAD_FRAME
+
+
+def test_a_string_without_an_end_is_passed_over_once() -> None:
+    """Anybody may send it as a first frame: 64 KiB of quotes must not keep everybody waiting for seconds."""
+    text = b"[" * 65 + b'"' + rb"\"" * 30_000
+    assert len(_STRING.findall(text)) == 1
+    with pytest.raises(ProtocolViolation):
+        decode(text)
 
 
 @pytest.mark.parametrize("opening", ["{", "["])
