@@ -148,12 +148,17 @@ class Session:
             data: what arrived behind the upgrade request.
         """
         try:
-            async with trio.open_nursery() as self._nursery:
-                self.owner.sweeper.watch(self)
-                await self._read(data)
-                self._nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    self.owner.sweeper.watch(self)
+                    await self._read(data)
+                finally:
+                    # From here on the nursery may close at any time, and who starts a task in a closed one
+                    # (the flusher, another connection that publishes) would be the one that fails.
+                    self._nursery = None
+                    nursery.cancel_scope.cancel()
         finally:
-            self._nursery = None
             self._do(self.core.close(_ABNORMAL, "the stream has ended"))
 
     # Reading.
@@ -303,7 +308,7 @@ class Session:
         if isinstance(error, ExchangeError):
             try:
                 self.refuse(effect.id, error)
-            except TypeError as unfit:
+            except (TypeError, ValueError) as unfit:  # its message may have no JSON form either
                 error = unfit
             else:
                 return
@@ -346,6 +351,11 @@ class Session:
         if self._nursery is not None:
             self._nursery.start_soon(function, *args)
 
+    def _end(self) -> None:
+        """Stop reading, writing and all handlers; nothing happens when that has begun already."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
     # Writing.
 
     def flush(self, now: float) -> None:
@@ -358,7 +368,7 @@ class Session:
                 self.writing = True
                 self._nursery.start_soon(self._write)
         except OSError:
-            self._nursery.cancel_scope.cancel()
+            self._end()
         self._written()
 
     async def _write(self) -> None:
@@ -371,8 +381,7 @@ class Session:
                 if done:
                     break
         except OSError:
-            assert self._nursery is not None
-            self._nursery.cancel_scope.cancel()
+            self._end()
         self.writing = False
 
     def _pump(self, now: float) -> bool:
@@ -439,8 +448,7 @@ class Session:
 
     def tick(self, now: float) -> None:
         if now >= self._close_by:
-            if self._nursery is not None:
-                self._nursery.cancel_scope.cancel()
+            self._end()
             self._close_by = float("inf")
         else:
             self._do(self.core.tick(now))
@@ -484,8 +492,7 @@ class Session:
 
     def abort(self) -> None:
         self.aborted = True
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+        self._end()
 
     def expire(self) -> None:
         self._do(self.core.expire(trio.current_time()))

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from holdfast_reference.protocol import ErrorCode, ExchangeError, Limits, Timers
 from holdfast_reference.server.log import configure as configure_log
+from holdfast_reference.server.session import Session
 from tests.wire import Closed, Wire, masked, serving, text
 
 if TYPE_CHECKING:
@@ -502,3 +503,36 @@ REQUEST_HEAD = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Protocol: holdfast.v1.json\r\n\r\n"
 )
+
+
+async def test_writing_to_a_connection_that_is_just_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[SEC-09]: its full socket is nobody else's fault, whether the flusher or its last step comes first."""
+    original = Session._read
+
+    async def read(self: Session, data: bytes) -> None:
+        await original(self, data)
+        house.server.publish("news", "x" * 10_000)
+
+    monkeypatch.setattr(Session, "_read", read)
+    async with serving(capacity=4096) as house:
+        for _ in range(30):
+            leaving = await house.ready()
+            await leaving.send({"type": "subscribe", "id": 1, "channel": "news"})
+            await leaving.receive()
+            await leaving.stream.send_eof()  # type: ignore[attr-defined]  # a HalfCloseableStream
+            await trio.testing.wait_all_tasks_blocked()
+        assert not house.server.sessions
+        assert (await house.ready()) is not None
+
+
+async def test_an_error_whose_message_is_no_text_is_internal(caplog: pytest.LogCaptureFixture) -> None:
+    def prepare(server: Server) -> None:
+        @server.method("odd")
+        def odd(call: Call) -> object:
+            raise ExchangeError("app.odd", "\ud800")
+
+    async with serving(prepare=prepare) as house:
+        wire = await house.ready()
+        await wire.send(request(1, "odd"), {"type": "ping"})
+        frames = [await wire.receive(), await wire.receive()]
+        assert {frame["type"] for frame in frames} == {"error", "pong"}
