@@ -111,15 +111,19 @@ class SocketTransport:
         if self._socket.fileno() < 0:
             return
         if abort:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            with suppress(OSError):  # some systems know no options of a connection that the peer has reset
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
 
 
 class TlsTransport:
-    """TLS over another transport; encrypted bytes that it did not take wait here, and hold up the next."""
+    """TLS over another transport; encrypted bytes that it did not take wait here, and hold up the next.
 
-    __slots__ = ("_incoming", "_inner", "_outgoing", "_tls", "_unsent")
+    While such bytes wait, the last byte that they stand for counts as not taken: the sender comes back.
+    """
+
+    __slots__ = ("_incoming", "_inner", "_outgoing", "_owed", "_tls", "_unsent")
 
     def __init__(self, inner: Transport, context: ssl.SSLContext) -> None:
         self._inner = inner
@@ -127,6 +131,7 @@ class TlsTransport:
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._unsent = b""
+        self._owed = 0  # 1 when the next byte to send was encrypted before, and not counted
 
     @property
     def peer(self) -> str:
@@ -164,9 +169,12 @@ class TlsTransport:
     def try_send(self, data: bytes) -> int:
         if not self._flush():
             return 0
-        sent = self._tls.write(data)
-        self._flush()
-        return sent
+        sent, self._owed = self._owed, 0
+        if sent < len(data):
+            sent += self._tls.write(data[sent:])
+            if not self._flush():
+                self._owed = 1
+        return sent - self._owed
 
     async def wait_writable(self) -> None:
         await self._flush_all()

@@ -99,6 +99,31 @@ async def test_tls_carries_bytes_both_ways_through_a_narrow_pair() -> None:
         assert await client.receive_some() == b""
 
 
+async def test_what_tls_took_does_not_stay_behind() -> None:
+    """A sender that is told that all was taken waits no more: then all must have left."""
+    server_context, client_context = contexts()
+    stream, inner = memory_pair(1000)
+    client = trio.SSLStream(stream, client_context, server_hostname="localhost")
+    server = TlsTransport(inner, server_context)
+    data = bytes(range(256)) * 20
+
+    async def send(data: bytes) -> None:
+        while data := data[server.try_send(data) :]:
+            await server.wait_writable()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            await server.handshake()
+        for piece in (data, b"1", data[:980], data):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send, piece)
+                got = b""
+                while len(got) < len(piece):
+                    got += await client.receive_some()
+            assert got == piece
+
+
 async def test_a_client_that_leaves_during_the_handshake() -> None:
     server_context, _ = contexts()
     stream, inner = memory_pair(1000)
