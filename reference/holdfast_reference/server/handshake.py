@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -171,8 +172,8 @@ async def _refuse(transport: Transport, parser: h11.Connection, refusal: Refusal
         *refusal.headers.items(),
     ]
     answer = parser.send(h11.Response(status_code=refusal.status, headers=headers)) or b""
-    answer += parser.send(h11.Data(data=body)) or b""
-    answer += parser.send(h11.EndOfMessage()) or b""
+    with suppress(h11.LocalProtocolError):  # the answer to HEAD has no body
+        answer += parser.send(h11.Data(data=body)) or b""
     await _send(transport, answer)
     transport.send_eof()
     # What the client still sends would turn our answer into a reset; read it away until it has ended.

@@ -106,6 +106,15 @@ async def test_too_many_connections_are_told_to_come_again() -> None:
         assert head.startswith(b"HTTP/1.1 503")
 
 
+async def test_head_gets_an_answer_without_a_body() -> None:
+    async with serving() as house:
+        wire = Wire(house.stream())
+        head = await wire.http(REQUEST.replace(b"GET", b"HEAD") + b"\r\n")
+        assert head.startswith(b"HTTP/1.1 405")
+        assert await wire.stream.receive_some() == b""
+        assert wire._data == b""
+
+
 async def test_a_head_that_does_not_end_is_dropped(autojump_clock: MockClock) -> None:
     """However slowly it grows; and silence too."""
     async with serving() as house:
