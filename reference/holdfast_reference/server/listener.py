@@ -19,6 +19,19 @@ __all__ = ["accept_forever", "bind"]
 _BACKLOG: Final = 4096
 _PER_TURN: Final = 64  # connections accepted before others get a turn
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: What `accept` says of the connection that it would have returned (accept(2)), not of the listener.
+_OF_THE_CLIENT: Final = frozenset(
+    {
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    }
+)
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
@@ -27,7 +40,10 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     Raises:
         OSError: an address cannot be bound, or the host is unknown.
     """
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:
+        raise OSError(f"{host!r} cannot be the name of a host") from None
     listeners: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in found:
@@ -56,6 +72,8 @@ async def accept_forever(listener: socket.socket, start: Callable[[socket.socket
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             pass
         except OSError as error:
+            if error.errno in _OF_THE_CLIENT:
+                continue
             if error.errno not in _EXHAUSTED:
                 raise
             log.event(logging.ERROR, "cannot accept", reason=error.strerror)

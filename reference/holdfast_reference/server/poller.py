@@ -62,8 +62,8 @@ class Poller:
 
     @property
     def works(self) -> bool:
-        """Whether this system has what it takes."""
-        return self._epoll is not None
+        """Whether this system has what it takes, and `run` has not ended."""
+        return self._epoll is not None and not self._epoll.closed
 
     async def read(self, connected: socket.socket, take: Callable[[bytes], bool]) -> bytes | None:
         """Read a socket until its connection cannot go on.
@@ -82,8 +82,8 @@ class Poller:
         assert self._epoll is not None
         reading = _Reading(connected, take)
         descriptor = connected.fileno()
-        self._readings[descriptor] = reading
         self._epoll.register(descriptor, select.EPOLLIN)
+        self._readings[descriptor] = reading
         try:
             await reading.stopped.wait()
         finally:

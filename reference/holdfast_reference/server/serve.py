@@ -110,13 +110,14 @@ class Server:
         context = self.config.tls_context()
         listeners = await bind(self.config.host, self.config.port)
         try:
+            # Before anything that a drain may cancel: whoever drains while we start waits for no error.
+            task_status.started([listener.getsockname()[:2] for listener in listeners])
             with self._stop:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.run_background)
                     start = partial(self._accepted, nursery, context)
                     for listener in listeners:
                         nursery.start_soon(accept_forever, listener, start)
-                    task_status.started([listener.getsockname()[:2] for listener in listeners])
         finally:
             for listener in listeners:
                 listener.close()
@@ -149,9 +150,10 @@ class Server:
                 await secure.handshake()
         except (OSError, trio.TooSlowError) as error:
             log.event(logging.DEBUG, "no TLS", peer=transport.peer, reason=str(error))
-            transport.close()
         else:
             await self.serve_transport(secure, secure=True)
+        finally:
+            transport.close()
 
     async def serve_transport(self, transport: Transport, *, secure: bool = False) -> None:
         """Serve one connection, from its HTTP head to its end; needs `run_background`."""

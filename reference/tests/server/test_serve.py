@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -13,6 +15,7 @@ import trustme
 from holdfast_reference import conformance
 from holdfast_reference.config import Config
 from holdfast_reference.protocol import Timers
+from holdfast_reference.server.listener import accept_forever
 from holdfast_reference.server.serve import Server
 from tests.wire import REQUEST, Wire, masked
 
@@ -191,3 +194,37 @@ async def test_tls(tmp_path: Path) -> None:
         with suppress(trio.BrokenResourceError):
             assert b"HTTP" not in await plain.receive_some()
         await place.gone()
+
+
+async def test_a_drain_that_is_faster_than_the_start() -> None:
+    """A signal may come at any time."""
+    server = Server(Config(port=0))
+    await server.drain()
+    async with trio.open_nursery() as nursery:
+        assert await nursery.start(server.serve)
+
+
+async def test_a_fault_of_a_waiting_client_does_not_end_the_listener() -> None:
+    """accept(2) reports errors of connections that were not accepted yet."""
+    faults = [errno.EPROTO, errno.EHOSTUNREACH]
+
+    class Listener(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            if faults:
+                raise OSError(faults.pop(), "of the client")
+            return super().accept()
+
+    accepted: list[socket.socket] = []
+    with Listener() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        client.connect(listener.getsockname())
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept_forever, listener, accepted.append)
+                while not accepted:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        accepted[0].close()
+    assert not faults
