@@ -97,8 +97,6 @@ def _configure(arguments: argparse.Namespace) -> Config:
         config = apply_override(config, override)
     if arguments.port is not None and not 0 <= arguments.port <= 65_535:
         raise ConfigError(f"--port {arguments.port}", "it must be from 0 to 65535")
-    if arguments.tls_key is not None and arguments.tls_cert is None:
-        raise ConfigError("--tls-key without --tls-cert", "give both, or neither")
     given = {
         "host": arguments.host,
         "port": arguments.port,

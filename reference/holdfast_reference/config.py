@@ -68,9 +68,11 @@ class Config:
         """The TLS side of the listeners, or None for plain TCP.
 
         Raises:
-            ConfigError: the files cannot be used.
+            ConfigError: the files cannot be used, or the key has no certificate.
         """
         if self.tls_cert is None:
+            if self.tls_key is not None:
+                raise ConfigError(f"the TLS key {self.tls_key} has no certificate", "give both, or neither")
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -188,6 +190,8 @@ def _read(root: _Table) -> Config:
         tls_cert=server.string("tls_cert"),
         tls_key=server.string("tls_key"),
     )
+    if not config.path.startswith("/") or "?" in config.path:
+        raise ConfigError(f"server.path is {config.path!r:.60}", "it must begin with / and hold no ?")
     server.end(["host", "port", "path", "origins", "max_connections", "profiles", "tls_cert", "tls_key"])
     auth = root.table("auth")
     limits = _limits(root.table("limits"), default.limits)

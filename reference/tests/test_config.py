@@ -92,6 +92,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("[server]\nport = 'x'", "server.port is 'x'"),
         ("[server]\nport = 70000", "server.port is 70000"),
         ("[server]\nport = true", "server.port is True"),
+        ("[server]\npath = 'ws'", "server.path is 'ws'"),
         ("[server]\norigins = 'x'", "server.origins is 'x'"),
         ("[server]\nprofiles = ['ack']", "server.profiles names 'ack'"),
         ("[limits]\nmax_frame = 100", "limits.max_frame is 100"),
@@ -125,6 +126,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_certificate_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="certificate"):
         Config(tls_cert="none.pem").tls_context()
+
+
+def test_a_key_alone_does_not_mean_plain_text() -> None:
+    with pytest.raises(ConfigError, match="no certificate"):
+        Config(tls_key="key.pem").tls_context()
 
 
 def test_overrides_change_one_number() -> None:

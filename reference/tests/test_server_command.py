@@ -40,9 +40,10 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         (["--port", "70000"], 2, "--port 70000"),
         (["--config", "none.toml"], 2, "none.toml cannot be read"),
         (["--set", "limits.queue=none"], 2, "not an integer"),
-        (["--tls-key", "key.pem"], 2, "--tls-key without --tls-cert"),
+        (["--tls-key", "key.pem"], 2, "key.pem has no certificate"),
         (["--tls-cert", "none.pem"], 2, "none.pem cannot be used"),
         (["--host", "256.256.256.256", "--port", "0"], 1, "cannot listen"),
+        (["--host", "a..b", "--port", "0"], 1, "cannot be the name of a host"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
