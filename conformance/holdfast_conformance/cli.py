@@ -9,6 +9,7 @@ interrupted.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from contextlib import nullcontext
@@ -66,6 +67,16 @@ class _Lanes(click.ParamType[int]):
         return lanes
 
 
+class _Number(click.FloatRange):
+    """A number of a range; `nan` and `inf`, which no range keeps out, are none."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 class _ReportFile(click.ParamType[tuple[str, Path]]):
     name = "FORMAT[=PATH]"
 
@@ -96,12 +107,10 @@ class _ReportFile(click.ParamType[tuple[str, Path]]):
     help="Only requirements this strong.",
 )
 @click.option("--lanes", type=_Lanes(), default="auto", help="Checks at the same time.")
-@click.option(
-    "--time-scale", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Multiply every wait."
-)
+@click.option("--time-scale", type=_Number(min=0, min_open=True), default=1.0, help="Multiply every wait.")
 @click.option(
     "--max-wait",
-    type=click.FloatRange(min=0),
+    type=_Number(min=0),
     default=15.0,
     help="Longest timer of the target to sit out, in seconds.",
 )
@@ -117,7 +126,7 @@ class _ReportFile(click.ParamType[tuple[str, Path]]):
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Repeat the order and the random values of a run.")
 @click.option(
-    "--deadline", type=click.FloatRange(min=0, min_open=True), help="End after so many seconds, inconclusive."
+    "--deadline", type=_Number(min=0, min_open=True), help="End after so many seconds, inconclusive."
 )
 @click.option("--fail-fast", is_flag=True, help="End at the first failure.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict alone.")
@@ -137,29 +146,32 @@ def check(
     quiet: bool,
 ) -> None:
     """Judge TARGET: a ws:// or wss:// URL, or a target file. Without one, the bundled reference server."""
-    from .runner import Options
-    from .target import TargetError, bundled, from_text
-
-    options = Options(
-        lanes=lanes,
-        scale=time_scale,
-        max_wait=max_wait,
-        intrusive=intrusive,
-        seed=seed,
-        deadline=deadline,
-        fail_fast=fail_fast,
-    )
-    checks = _select(only, skip, level)
     try:
+        from .report import NOTHING_RAN
+        from .runner import Options
+        from .target import TargetError, bundled, from_text
+
+        options = Options(
+            lanes=lanes,
+            scale=time_scale,
+            max_wait=max_wait,
+            intrusive=intrusive,
+            seed=seed,
+            deadline=deadline,
+            fail_fast=fail_fast,
+        )
+        checks = _select(only, skip, level)
         chosen = bundled() if target is None else from_text(target)
         report = _run(chosen, checks, options, quiet=quiet)
+    except KeyboardInterrupt:  # before the run listens for it; nothing is there to report
+        sys.exit(INTERRUPTED)
     except TargetError as error:
         _complain(str(error), error.hint)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     written = [_write(path, report) for _, path in reports]
     _show(report, written, quiet=quiet)
+    if report.exit_code == NOTHING_RAN:
+        _complain("none of the selected checks could run", "each unverified check says what it needs")
     sys.exit(report.exit_code)
 
 
@@ -167,6 +179,7 @@ def _run(target: Target, checks: list[Check], options: Options, *, quiet: bool) 
     import trio
 
     from .runner import Progress, run
+    from .trial import first
 
     async def supervised() -> Report:
         stop = trio.CancelScope()
@@ -187,7 +200,10 @@ def _run(target: Target, checks: list[Check], options: Options, *, quiet: bool) 
         return report
 
     progress = _progress(quiet=quiet)
-    return trio.run(supervised)
+    try:
+        return trio.run(supervised)
+    except ExceptionGroup as group:  # of the nursery; the caller knows what may be inside
+        raise first(group) from group
 
 
 def _progress(*, quiet: bool) -> AbstractContextManager[Progress | None]:

@@ -229,6 +229,8 @@ def _bracketed(host: str) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, trio.TooSlowError):
         return "no answer in time"
+    if isinstance(error, ssl.SSLError):  # its errno is OpenSSL's, not the system's
+        return error.strerror or str(error)
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__

@@ -14,11 +14,13 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
+
+from .target import TargetError, checked_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -31,6 +33,10 @@ REFERENCE = "holdfast-server"
 
 GRACE = 3.0
 """Seconds that a target has to stop after SIGTERM before it is killed."""
+
+
+LONGEST_LINE = 65536
+"""Bytes without a line's end after which what the target prints is surely no URL."""
 
 
 class LaunchError(Exception):
@@ -75,7 +81,7 @@ async def launch(spawn: Spawn, environment: os._Environ[str]) -> AsyncIterator[L
         LaunchError: it cannot be started, dies, or is not ready in time.
     """
     port = _free_port() if "{port}" in spawn.cmd else 0
-    words = [word.replace("{port}", str(port)) for word in shlex.split(spawn.cmd)]
+    words = [word.replace("{port}", str(port)) for word in _words(spawn.cmd)]
     try:
         process = await trio.lowlevel.open_process(
             _resolve(words),
@@ -110,11 +116,17 @@ async def _ready(launched: Launched, spawn: Spawn, port: int, name: str) -> byte
     """Wait until the target is ready, set its URL, and return what it printed behind it."""
     assert launched.process.stdout is not None
     with trio.move_on_after(spawn.timeout):
+        rest = b""
         if spawn.ready == "url":
-            return await _read_url(launched, launched.process.stdout)
-        await _accepting(launched, port)
-        launched.url = spawn.url.replace("{port}", str(port))
-        return b""
+            rest = await _read_url(launched, launched.process.stdout)
+        else:
+            await _accepting(launched, port)
+            launched.url = spawn.url.replace("{port}", str(port))
+        try:
+            checked_url(launched.url, name)
+        except TargetError as error:
+            raise LaunchError(str(error), error.hint, launched.log) from None
+        return rest
     hint = "it must print its URL first" if spawn.ready == "url" else f"it must listen on port {port}"
     raise LaunchError(f"{name!r} was not ready within {spawn.timeout:g} s", hint, launched.log)
 
@@ -135,6 +147,17 @@ def resident(group: int) -> int | None:
     return total
 
 
+def _words(command: str) -> list[str]:
+    """Split a command line as a shell would."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise LaunchError(f"cannot read the command {command!r}: {error}", "see [target] spawn.cmd") from None
+    if not words:
+        raise LaunchError("the command is empty", "see [target] spawn.cmd")
+    return words
+
+
 def _resolve(words: list[str]) -> list[str]:
     """Return the command with its program found; the reference server may live beside our own interpreter."""
     beside = Path(sys.executable).parent / words[0]
@@ -148,7 +171,7 @@ def _resolve(words: list[str]) -> list[str]:
 async def _read_url(launched: Launched, stdout: trio.abc.ReceiveStream) -> bytes:
     """Read the first line into `url`; return what came behind it."""
     head = b""
-    while b"\n" not in head:
+    while b"\n" not in head and len(head) < LONGEST_LINE:
         data = await stdout.receive_some(4096)
         if not data:
             await _explain_death(launched)
@@ -186,12 +209,17 @@ async def _explain_death(launched: Launched) -> None:
 
 async def _stop(process: trio.Process) -> None:
     with trio.CancelScope(shield=True):
-        process.terminate()
+        _signal(process, signal.SIGTERM)
         with trio.move_on_after(GRACE):
             await process.wait()
-        if process.poll() is None:
-            process.kill()
-            await process.wait()
+        _signal(process, signal.SIGKILL)  # whatever is left of it
+        await process.wait()
+
+
+def _signal(process: trio.Process, number: signal.Signals) -> None:
+    """Send a signal to the target and to whatever it started: a shell does not pass it on."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def _free_port() -> int:

@@ -7,7 +7,7 @@ receive nothing but heartbeats, whatever all the others do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -92,7 +92,8 @@ def _hint(error: Exception) -> str:
 
 async def survey(bench: Bench, welcome: Frame) -> None:
     """Find out what the target offers and how fast it is, and set the clocks by that."""
-    bench.offered = frozenset(cast("list[str]", welcome.get("profiles") or [])) & set(PROFILES)
+    offered = welcome.get("profiles")  # of whatever type: the check of the frame's schema judges that
+    bench.offered = frozenset(name for name in PROFILES if isinstance(offered, list) and name in offered)
     limits = welcome.get("limits")
     bench.limits = limits if isinstance(limits, dict) else {}
     try:

@@ -21,11 +21,10 @@ from .ambient import RULES
 from .bench import Bench
 from .clock import PATIENCE, Clock
 from .dial import DialError, Endpoint
-from .expect import Failure
 from .launch import LaunchError, launch
 from .report import Report
 from .target import Target, bundled, from_text
-from .trial import conduct, judge, run_check
+from .trial import conduct, described, first, judge, run_check
 from .verdict import CheckResult, Verdict
 
 if TYPE_CHECKING:
@@ -154,7 +153,10 @@ async def run(
         report.url = target.mask(endpoint.url)
         run = _Run(bench, options, report, progress or Progress(), launched)
         with stop or trio.CancelScope() as scope:
-            await run.everything(checks)
+            try:
+                await run.everything(checks)
+            except Exception as error:  # our own mistake; what was found so far is still worth a report
+                run.broke(first(error))
         if scope.cancelled_caught and not report.stopped:
             report.stopped = "interrupted"
         run.finish()
@@ -211,6 +213,11 @@ class _Run:
                         await self.launched.process.wait()
                 self._lost(str(problem), problem.hint)
             nursery.cancel_scope.cancel()
+
+    def broke(self, error: Exception) -> None:
+        """The suite itself failed: the run says nothing about the target as a whole."""
+        self.report.problem = self.bench.target.mask(f"the suite itself failed: {described(error)}")
+        self.report.hint = "please report this line; it says nothing about the target"
 
     def finish(self) -> None:
         """Add what the ambient rules found and put the results into the order of their ids."""
@@ -303,7 +310,8 @@ class _Run:
             except DialError as error:
                 died = str(error)
         if died:
-            self._lost(f"the target was lost during the run: {died}", "see its log")
+            where = "below" if self.launched is not None else "where it runs"
+            self._lost(f"the target was lost during the run: {died}", f"see its log {where}")
             self._scope.cancel()
         return bool(died)
 
@@ -322,7 +330,7 @@ class _Run:
 
     async def _canary(self, *, task_status: trio.TaskStatus[trio.Event]) -> None:
         over = trio.Event()
-        outcome: Failure | None = None
+        outcome: Exception | None = None
         began = trio.current_time()
         try:
             async with conduct(self.bench, probe.CANARY) as test:
@@ -332,8 +340,8 @@ class _Run:
                     task_status.started(over)  # the checks run with or without it
                 await over.wait()
                 await probe.autopsy(test, session)
-        except Failure as failure:
-            outcome = failure
+        except Exception as error:  # whatever it is, it is the outcome of this check alone
+            outcome = error
         result = judge(test, outcome)
         result.seconds = trio.current_time() - began
         self._add(result)

@@ -29,6 +29,7 @@ class Fault(Protocol):
 
     message: str
     json_path: str
+    instance: object
     context: Iterable[Fault]
 
 
@@ -75,16 +76,24 @@ def fault(frame: Mapping[str, object]) -> str | None:
     return _first(_validator(name), frame)
 
 
-def meta_fault(name: str, document: object) -> str | None:
-    """Return what is wrong with a document by `meta/<name>.schema.json`, or None."""
-    return _first(_validator(f"meta/{name}.schema.json"), document)
+def meta_fault(name: str, document: object, secret: tuple[str, ...] = ()) -> str | None:
+    """Return what is wrong with a document by `meta/<name>.schema.json`, or None.
+
+    Args:
+        secret: JSON paths; whatever lies under them is not quoted. Tables and lists, which may hold some of
+            it, are not quoted either then.
+    """
+    return _first(_validator(f"meta/{name}.schema.json"), document, secret)
 
 
-def _first(validator: Validator, instance: object) -> str | None:
+def _first(validator: Validator, instance: object, secret: tuple[str, ...] = ()) -> str | None:
     error = next(iter(validator.iter_errors(instance)), None)
     if error is None:
         return None
-    message = error.message if len(error.message) < 300 else error.message[:300] + "…"
+    message = error.message
+    if secret and (isinstance(error.instance, dict | list) or error.json_path.startswith(secret)):
+        message = message.replace(repr(error.instance), "this")
+    message = message if len(message) < 300 else message[:300] + "…"
     return f"{error.json_path}: {message}"
 
 

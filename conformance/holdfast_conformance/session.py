@@ -138,8 +138,11 @@ class Session(Peer):
         limits = welcome.get("limits")
         rate = limits.get("rate") if isinstance(limits, dict) else None
         if isinstance(rate, dict):
-            self._rate = (rate["count"], rate["per_ms"] / 1000)
-            self._tokens, self._filled_at = float(rate["count"]), trio.current_time()
+            count, per_ms = rate.get("count"), rate.get("per_ms")
+            if not (isinstance(count, int) and isinstance(per_ms, int) and count > 0 and per_ms > 0):
+                raise Failure(f"welcome advertises a rate that means nothing: {dumps(rate)}", frame=welcome)
+            self._rate = (count, per_ms / 1000)
+            self._tokens, self._filled_at = float(count), trio.current_time()
 
     async def _keep_rate(self, frames: int) -> None:
         """Spend tokens of our image of the server's bucket; more than it holds is sent when it is full."""
@@ -159,7 +162,7 @@ class Session(Peer):
     @property
     def profiles(self) -> frozenset[str]:
         """The profiles in force, `core` aside."""
-        listed = self.welcome["profiles"]
+        listed = self.welcome.get("profiles")
         return frozenset(map(str, listed)) if isinstance(listed, list) else frozenset()
 
     @cached_property
@@ -169,7 +172,7 @@ class Session(Peer):
 
     def limit(self, name: str) -> int:
         """Return a numeric limit that `welcome` advertises."""
-        limits = self.welcome["limits"]
+        limits = self.welcome.get("limits")
         value = limits.get(name) if isinstance(limits, dict) else None
         if not isinstance(value, int):
             raise Failure(f"welcome does not advertise the limit {name!r}", frame=self.welcome)

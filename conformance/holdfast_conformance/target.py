@@ -19,9 +19,12 @@ from . import schemas
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Identity", "Method", "Spawn", "Target", "TargetError", "bundled", "from_text"]
+__all__ = ["Identity", "Method", "Spawn", "Target", "TargetError", "bundled", "checked_url", "from_text"]
 
 Table = dict[str, object]
+
+SECRET_PATHS = ("$.identities", "$.headers", "$.target.spawn.env")
+"""Where a target file holds secrets, so that no complaint about it may quote a value."""
 
 
 class TargetError(Exception):
@@ -145,8 +148,10 @@ def bundled() -> Target:
 
 def from_text(text: str) -> Target:
     """Return the target that a command-line argument names: a URL or the path of a target file."""
+    if not text:
+        raise TargetError("the target is empty", "give a ws:// or wss:// URL, or the path of a target file")
     if "://" in text:
-        return Target(source=text, url=_url(text, text))
+        return Target(source=text, url=checked_url(text, text))
     return read(Path(text))
 
 
@@ -172,7 +177,7 @@ def read(path: Path) -> Target:
 
 def parse(document: Table, source: str, base: Path) -> Target:
     """Build a target from the parsed file; `base` is where relative paths start."""
-    if (problem := schemas.meta_fault("target", document)) is not None:
+    if (problem := schemas.meta_fault("target", document, SECRET_PATHS)) is not None:
         raise TargetError(f"{source}: {problem}", "the schema is schemas/meta/target.schema.json")
     reader = _Reader(source)
     head = cast("Table", document["target"])
@@ -184,7 +189,7 @@ def parse(document: Table, source: str, base: Path) -> Target:
             tls[name] = str(base / str(tls[name]))
     target = Target(
         source=source,
-        url=_url(str(head["url"]), source) if "url" in head else None,
+        url=checked_url(str(head["url"]), source) if "url" in head else None,
         spawn=reader.spawn(cast("Table", head["spawn"]), base) if "spawn" in head else None,
         identities={name: reader.identity(name, table) for name, table in identities.items()},
         channels=cast("dict[str, str]", document.get("channels", {})),
@@ -239,6 +244,11 @@ class _Reader:
 
     def spawn(self, table: Table, folder: Path) -> Spawn:
         env = cast("Table", table.get("env", {}))
+        if table["ready"] == "tcp" and "{port}" not in str(table["cmd"]):
+            raise TargetError(
+                f'{self.source}: target.spawn: ready = "tcp" needs {{port}} in cmd',
+                "{port} is replaced by the free port on which the target has to listen",
+            )
         return Spawn(
             cmd=str(table["cmd"]),
             ready=str(table["ready"]),
@@ -249,7 +259,17 @@ class _Reader:
         )
 
 
-def _url(url: str, source: str) -> str:
+def checked_url(url: str, source: str) -> str:
+    """Return the URL if the suite can use it.
+
+    Raises:
+        TargetError: it cannot be parsed, is not a WebSocket URL, or carries a password.
+    """
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise TargetError(
+            f"{source.replace(url, 'the URL')}: a URL must not carry a user or a password",
+            "put an Authorization header into [headers] of a target file, where it is masked",
+        )
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0
@@ -262,5 +282,10 @@ def _url(url: str, source: str) -> str:
     if not parts.hostname or not port_is_fine or parts.fragment:
         raise TargetError(
             f"{source}: the URL needs a host, and no fragment", "for example ws://127.0.0.1:8080/ws"
+        )
+    if not url.isascii() or any(character.isspace() for character in url):
+        raise TargetError(
+            f"{source}: the URL holds a character that no URL can",
+            "write them as %XX, a host in punycode",
         )
     return url

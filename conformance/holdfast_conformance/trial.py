@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from .bench import Bench
 
-__all__ = ["conduct", "judge", "run_check"]
+__all__ = ["conduct", "described", "first", "judge", "run_check"]
 
 STALLED_RUNS = 3
 """So often a check is started again because our own process stood still."""
+
+STALLED = "this machine stalled while the check waited; run again, or use --time-scale"
 
 LONGEST = 60.0
 """Seconds, beside declared timers and scaled, after which a check that does not end is considered broken."""
@@ -47,9 +49,7 @@ async def run_check(bench: Bench, check: Check, lane: Lane | None = None) -> Che
         result = await _attempt(bench, check, lane)
         if result is not None:
             return result
-    return _result(
-        check, Verdict.ERROR, "this machine stalled while the check waited; run again, or use --time-scale"
-    )
+    return _result(check, Verdict.ERROR, STALLED)
 
 
 @asynccontextmanager
@@ -113,17 +113,15 @@ def judge(test: Test, outcome: Exception | None) -> CheckResult:
         case AuthorError():
             result = _result(check, Verdict.ERROR, mask(str(outcome)))
             result.timeline = test.journal.lines(mask)
+        case StalledError():
+            result = _result(check, Verdict.ERROR, STALLED)
         case trio.TooSlowError():
             result = _result(
                 check, Verdict.ERROR, "the check did not end; it waits for something without a limit"
             )
             result.timeline = test.journal.lines(mask)
         case _:
-            frames = traceback.extract_tb(outcome.__traceback__)
-            where = next((f for f in reversed(frames) if "holdfast_conformance" in f.filename), frames[-1])
-            place = f"{Path(where.filename).name}, line {where.lineno}"
-            text = f"{type(outcome).__name__}: {outcome} (in {where.name}, {place})"
-            result = _result(check, Verdict.ERROR, mask(text))
+            result = _result(check, Verdict.ERROR, mask(described(outcome)))
             result.timeline = test.journal.lines(mask)
     if test.informational and result.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.WARN):
         result.verdict = Verdict.NOTE
@@ -133,6 +131,14 @@ def judge(test: Test, outcome: Exception | None) -> CheckResult:
 
 def _result(check: Check, verdict: Verdict, message: str = "") -> CheckResult:
     return CheckResult(check.id, check.title, check.area, check.covers, verdict, message=message)
+
+
+def described(error: Exception) -> str:
+    """Say in one line what a mistake of our own is, and where it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = next((f for f in reversed(frames) if "holdfast_conformance" in f.filename), frames[-1])
+    place = f"{Path(where.filename).name}, line {where.lineno}"
+    return f"{type(error).__name__}: {error} (in {where.name}, {place})"
 
 
 def first(error: Exception) -> Exception:

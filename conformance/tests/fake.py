@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import h11
 import trio
@@ -15,6 +16,9 @@ import trio.testing
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIMITS = {"max_frame": 65536, "max_inflight": 16, "max_subscriptions": 16, "queue": 64, "queue_bytes": 65536}
 STARTS = ("request", "subscribe", "publish", "auth")
@@ -54,10 +58,17 @@ class Fake:
         faults: `silent`, `html`, `refuse`, `ghost`, `reuse`, `twice`, `crosstalk`, `leak`, `flaky`, `dies`,
             `undeclared`.
         offers: its profiles.
+        welcome: members of its welcome that differ from the regular ones.
     """
 
-    def __init__(self, *faults: str, offers: tuple[str, ...] = ("rpc", "pubsub", "pattern", "fence")) -> None:
+    def __init__(
+        self,
+        *faults: str,
+        offers: tuple[str, ...] = ("rpc", "pubsub", "pattern", "fence"),
+        welcome: Mapping[str, object] | None = None,
+    ) -> None:
         self.faults = set(faults)
+        self.welcome = welcome or {}
         self.offers = offers
         self.seats: list[Seat] = []
         self.connections = 0
@@ -160,14 +171,15 @@ class Fake:
         asked = hello["profiles"]
         assert isinstance(asked, list)
         seat.profiles = [name for name in asked if name in self.offers]
-        await seat.send(
-            type="welcome",
-            conn=f"c-{self.connections}-{len(self.seats)}-{id(seat)}",
-            profiles=seat.profiles,
-            limits=LIMITS,
-            heartbeat={"interval_ms": 60000, "timeout_ms": 10000},
-            server={"name": "fake", "version": "1"},
-        )
+        regular: dict[str, object] = {
+            "type": "welcome",
+            "conn": f"c-{self.connections}-{len(self.seats)}-{id(seat)}",
+            "profiles": seat.profiles,
+            "limits": LIMITS,
+            "heartbeat": {"interval_ms": 60000, "timeout_ms": 10000},
+            "server": {"name": "fake", "version": "1"},
+        }
+        await seat.send(**{**regular, **self.welcome})
 
     async def _exchange(self, seat: Seat, frame: dict[str, object]) -> None:
         number, type = frame["id"], frame["type"]

@@ -7,15 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from holdfast_conformance import schemas
+from holdfast_conformance import collect, schemas
 from holdfast_conformance.cli import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SERVER = "import trio; from tests.fake import Fake, announce; trio.run(announce, Fake({faults}))"
 
@@ -60,6 +57,9 @@ def test_version() -> None:
         (["check", "--only", "rpc/result-carries-the-valve"], "did you mean rpc/result-carries-the-value"),
         (["check", "--lanes", "0"], "neither 'auto' nor a number"),
         (["check", "--time-scale", "0"], "not in the range"),
+        (["check", "--time-scale", "nan"], "not a finite number"),
+        (["check", "--max-wait", "inf"], "not a finite number"),
+        (["check", ""], "the target is empty"),
         (["check", "--report", "pdf=x"], "unknown report format 'pdf'"),
         (["check", "--level", "maybe"], "'maybe' is not one of"),
         (["explain", "SUB-99999"], "no check matches 'SUB-99999'"),
@@ -118,6 +118,57 @@ def test_nothing_that_could_run_ends_with_2(target: Path) -> None:
     """When every selected check lacks a fixture the exit code says that nothing ran."""
     result = invoke("check", str(target), "--only", "cnf/*", "-q")
     assert result.exit_code == 2
+    assert "none of the selected checks could run" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ('sh -c "unbalanced', "No closing quotation"),
+        (" ", "the command is empty"),
+        ("no-such-program-anywhere", "cannot start"),
+        ("echo hello", "not a URL: 'hello'"),
+        ("echo ws://h:999999/", "Port out of range"),
+        ("sh -c 'echo last words >&2; exit 7'", "exited with code 7"),
+    ],
+)  # fmt: skip
+def test_a_target_that_cannot_be_started_ends_with_3(tmp_path: Path, command: str, words: str) -> None:
+    """What is wrong with the command stands in a line, with a hint."""
+    path = tmp_path / "target.toml"
+    path.write_text(f'[target]\nspawn = {{ cmd = {json.dumps(command)}, ready = "url", timeout = 30 }}\n')
+    result = invoke("check", str(path))
+    assert result.exit_code == 3
+    assert words in result.output
+    assert "hint  " in result.output
+
+
+def test_nothing_that_the_target_started_outlives_the_run(tmp_path: Path) -> None:
+    """A shell does not pass SIGTERM on to its children, so the whole group gets it."""
+    path, child = tmp_path / "target.toml", tmp_path / "child"
+    command = f"sh -c 'sleep 300 & echo $! > {child}; echo hello; wait'"
+    path.write_text(f'[target]\nspawn = {{ cmd = {json.dumps(command)}, ready = "url", timeout = 30 }}\n')
+    assert invoke("check", str(path)).exit_code == 3
+    state = Path(f"/proc/{int(child.read_text())}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_missing_certificate_file_ends_with_2(tmp_path: Path) -> None:
+    """A fault of the file that shows only when the run begins is a usage error like the others."""
+    path = tmp_path / "target.toml"
+    path.write_text('[target]\nurl = "wss://127.0.0.1:1/"\n[tls]\nca = "none.pem"\n')
+    result = invoke("check", str(path))
+    assert result.exit_code == 2
+    assert "[tls]" in result.output
+
+
+def test_an_interrupt_before_the_run_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the checks are being loaded is no verdict."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect, "everything", interrupted)
+    assert invoke("check", "ws://127.0.0.1:1/").exit_code == 130
 
 
 def test_an_unreachable_target_ends_with_3_and_a_report(tmp_path: Path) -> None:

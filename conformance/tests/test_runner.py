@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
+from holdfast_conformance import probe
 from holdfast_conformance.runner import Options
 from holdfast_conformance.target import Identity, Method, Target
 from holdfast_conformance.verdict import RunVerdict, Verdict
@@ -435,3 +437,45 @@ def test_secrets_never_reach_the_report() -> None:
     text = str(report.document(requirements.published()))
     assert "tok-secret" not in text
     assert "•••" in text
+
+
+@pytest.mark.parametrize(
+    "welcome",
+    [
+        {"profiles": 7, "limits": "x", "server": [1]},
+        {"profiles": [[], {}]},
+        {"limits": {"rate": {}}},
+        {"limits": {"rate": {"count": "many", "per_ms": 1}}},
+        {"limits": {"rate": {"count": 0, "per_ms": 0}}},
+    ],
+)
+def test_a_welcome_that_means_nothing_is_never_our_mistake(welcome: dict[str, object]) -> None:
+    """Whatever a target writes into its welcome, the run ends with a verdict about the target."""
+    report = judge(Fake(welcome=welcome), [define(echoes, needs=("rpc",))], target=ECHO)
+    assert report.verdict in (RunVerdict.NON_CONFORMANT, RunVerdict.INCONCLUSIVE)
+    assert "the suite itself failed" not in report.problem
+
+
+def test_a_mistake_of_the_suite_itself_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is neither a traceback nor the exit code of a target that failed."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr(probe, "survey", broken)
+    report = judge(Fake(), [define(echoes)], target=ECHO)
+    assert (report.verdict, report.exit_code) == (RunVerdict.INCONCLUSIVE, 3)
+    assert report.problem.startswith("the suite itself failed: ZeroDivisionError: made up")
+
+
+def test_a_broken_canary_is_an_error_and_not_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other verdicts stay, and the run is inconclusive."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr(probe, "autopsy", broken)
+    report = judge(Fake(), [define(echoes)], target=ECHO)
+    assert only(report).verdict is Verdict.PASS
+    assert only(report, probe.CANARY.id).verdict is Verdict.ERROR
+    assert report.exit_code == 3

@@ -94,6 +94,9 @@ def test_the_bundled_target_is_good() -> None:
         ('[target]\nurl = "ws://a"\n[script]\nmethod = "m"\nsteps = ["jump"]', "$.script.steps[0]"),
         ('[target]\nurl = "ws://a"\n[limits]\nhello_ms = "1 s"', "$.limits.hello_ms"),
         ('[target]\nspawn = { cmd = "x", ready = "soon" }', "'soon' is not one of"),
+        ('[target]\nspawn = { cmd = "x", ready = "tcp" }', "needs {port} in cmd"),
+        ('[target]\nurl = "ws://a/x y"', "a character that no URL can"),
+        ('[target]\nurl = "ws://me:pw@a/"', "must not carry a user or a password"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named_in_one_line(text: str, words: str) -> None:
@@ -105,6 +108,30 @@ def test_bad_files_are_named_in_one_line(text: str, words: str) -> None:
     assert words in message
     assert "\n" not in message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[target]\nurl = "ws://a"\n[identities]\nalice = "tok-secret"',
+        '[target]\nurl = "ws://a"\n[identities]\nalice = { token = ["tok-secret"] }',
+        '[target]\nurl = "ws://a"\n[headers]\nCookie = ["tok-secret"]',
+        '[target]\nurl = "ws://a"\nspawn = { cmd = "x", ready = "url", env = { K = "tok-secret" } }',
+        '[target]\nurl = "ws://me:tok-secret@a/"',
+    ],
+)
+def test_a_complaint_quotes_no_secret(text: str) -> None:
+    """A file that is not understood may be refused with its secrets in the wrong place."""
+    with pytest.raises(TargetError) as caught:
+        parsed(text)
+    assert "tok-secret" not in str(caught.value) + caught.value.hint
+
+
+def test_a_password_in_a_bare_url_is_not_repeated() -> None:
+    """The argument itself is the source that other complaints name."""
+    with pytest.raises(TargetError, match="the URL: a URL must not carry") as caught:
+        from_text("ws://me:tok-secret@a/")
+    assert "tok-secret" not in str(caught.value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
