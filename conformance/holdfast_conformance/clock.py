@@ -51,9 +51,14 @@ class Clock:
     _stalls: list[tuple[float, float]] = field(default_factory=list)
 
     @property
+    def dead(self) -> bool:
+        """Whether so much stayed unanswered that the target looks dead."""
+        return self.expired >= EXPIRED_BEFORE_SHRINKING
+
+    @property
     def patience(self) -> float:
         """How long to wait for something that must happen."""
-        if self.expired < EXPIRED_BEFORE_SHRINKING:
+        if not self.dead:
             return PATIENCE * self.scale
         return max(1.0, 50 * self.rtt.p99) * self.scale
 

@@ -302,6 +302,7 @@ class Fixture:
                 await trio.aclose_forcefully(stream)
                 raise
         except DialError as error:
+            bench.clock.expired += isinstance(error.__cause__, trio.TooSlowError)
             raise Failure(str(error)) from error
         if response.status != 101:
             self.journal.add(name, "←", f"HTTP {response.status}")

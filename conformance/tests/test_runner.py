@@ -479,3 +479,19 @@ def test_a_broken_canary_is_an_error_and_not_the_end_of_the_run(monkeypatch: pyt
     assert only(report).verdict is Verdict.PASS
     assert only(report, probe.CANARY.id).verdict is Verdict.ERROR
     assert report.exit_code == 3
+
+
+def test_a_target_that_freezes_ends_the_run_soon() -> None:
+    """It still accepts connections; what it left unanswered is no failure of a hundred checks."""
+    fake = Fake()
+
+    async def freezes(t: Test) -> None:
+        await t.session()
+        fake.faults.add("silent")
+        await t.session()
+
+    checks = [define(freezes, f"env/made-up-{number}") for number in range(100)]
+    report = judge(fake, checks)
+    assert (report.stopped, report.verdict) == ("target", RunVerdict.INCONCLUSIVE)
+    assert "the target was lost during the run" in report.problem
+    assert report.seconds < 120
