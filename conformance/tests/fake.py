@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import h11
@@ -68,6 +69,7 @@ class Fake:
         welcome: Mapping[str, object] | None = None,
     ) -> None:
         self.faults = set(faults)
+        self.names = count(1)
         self.welcome = welcome or {}
         self.offers = offers
         self.seats: list[Seat] = []
@@ -173,7 +175,7 @@ class Fake:
         seat.profiles = [name for name in asked if name in self.offers]
         regular: dict[str, object] = {
             "type": "welcome",
-            "conn": f"c-{self.connections}-{len(self.seats)}-{id(seat)}",
+            "conn": f"c-{next(self.names)}",
             "profiles": seat.profiles,
             "limits": LIMITS,
             "heartbeat": {"interval_ms": 60000, "timeout_ms": 10000},
