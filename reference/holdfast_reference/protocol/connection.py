@@ -320,7 +320,7 @@ class Connection:
     # What the application answers.
 
     def granted(self, id: int, grant: Grant, now: float) -> Effects:
-        """The credentials of an `Authenticate` are good. Spec: [SES-19] [SES-20] [SES-22] [SES-28]."""
+        """The credentials of an `Authenticate` are good. Spec: [SES-19] [SES-20] [SES-22] [SES-48]."""
         if id == 0:
             if self._greeting:
                 self._welcome(grant, now)

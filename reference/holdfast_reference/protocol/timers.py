@@ -1,6 +1,6 @@
 """The times of one connection: what is due, and when. Seconds of the caller's clock; this file reads none.
 
-Spec: 03-session [SES-04] [SES-18] [SES-27] [SES-30] [SES-31] [SES-32] [SES-42], 09-limits-timers.
+Spec: 03-session [SES-04] [SES-18] [SES-27] [SES-30] [SES-31] [SES-32] [SES-42] [SES-49], 09-limits-timers.
 """
 
 from __future__ import annotations

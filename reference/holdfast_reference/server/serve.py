@@ -80,7 +80,7 @@ class Server:
         self.sweeper = Sweeper()
         self.poller = Poller()
         self.sessions: set[Session] = set()
-        self._connections = 0  # those still shaking hands included
+        self._connections = 0  # those that still send their HTTP head included
         self._drain_by: float | None = None  # when a drain of the whole server ends
         self._empty = trio.Event()
         self._names = map(partial("{}-{:x}".format, secrets.token_hex(4)), count(1))

@@ -7,7 +7,7 @@ between two of them; what it knows is which close code a fault has. It bounds me
 The masks are removed by the C function of the `websockets` package; its frame classes are not used, because
 one object per frame and a generator per read cost more time than all the rest of a request.
 
-Spec: 01-transport [TRN-07] [TRN-08] [TRN-11] to [TRN-16].
+Spec: 01-transport [TRN-07] [TRN-08] [TRN-11] to [TRN-16] [TRN-20].
 """
 
 from __future__ import annotations
