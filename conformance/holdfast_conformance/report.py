@@ -110,7 +110,7 @@ class Report:
         """The documented exit code of the command line."""
         if self.stopped == "interrupted":
             return INTERRUPTED
-        if not self.ran and not self.problem and not self.stopped:
+        if not self.ran and not self.problem and not self.stopped and not self.counts[Verdict.FAIL]:
             return NOTHING_RAN
         return EXIT[self.verdict]
 

@@ -112,3 +112,10 @@ async def test_a_blocked_loop_is_noticed() -> None:
     assert clock.stalled(begin, end)
     assert not clock.stalled(begin - 60, end)
     assert not clock.stalled(end + 1, end + 2)
+
+
+def test_a_failure_counts_although_no_check_ran() -> None:
+    """A rule that is judged on every frame can fail where every selected check lacks something."""
+    failed = CheckResult("ses/x", "X.", "ses", ("SES-01",), Verdict.FAIL)
+    assert Report("x", checks=[failed]).exit_code == 1
+    assert Report("x").exit_code == 2
