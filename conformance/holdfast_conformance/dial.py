@@ -34,8 +34,21 @@ LARGEST_BODY = 65536
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
+NOT_THERE = "is the server running, and is this its address and port?"
+NOT_WEBSOCKET = "is this the address of a WebSocket server? wss:// is for those that speak TLS"
+
+
 class DialError(Exception):
-    """The target cannot be reached, or what answers is not HTTP; the message says what and where."""
+    """The target cannot be reached, or what answers is not HTTP.
+
+    Args:
+        message: what failed, and where.
+        hint: what to do about it.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(slots=True)
@@ -87,7 +100,7 @@ class Endpoint:
             try:
                 return await self.connect()
             except OSError as error:
-                raise DialError(f"cannot connect: {_reason(error)}") from error
+                raise DialError(f"cannot connect: {_reason(error)}", NOT_THERE) from error
         if self._address is None:
             self._address = await self._resolve()
         family, address = self._address
@@ -99,7 +112,9 @@ class Endpoint:
                 await sock.connect(address)
         except (OSError, trio.TooSlowError) as error:
             sock.close()
-            raise DialError(f"cannot connect to {self.host}:{self.port}: {_reason(error)}") from error
+            raise DialError(
+                f"cannot connect to {self.host}:{self.port}: {_reason(error)}", NOT_THERE
+            ) from error
         except BaseException:
             sock.close()
             raise
@@ -113,7 +128,8 @@ class Endpoint:
                 await trio.aclose_forcefully(stream)
                 cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
                 raise DialError(
-                    f"TLS with {self.host}:{self.port} failed: {_reason(cause or error)}"
+                    f"TLS with {self.host}:{self.port} failed: {_reason(cause or error)}",
+                    "name the CA under [tls] in the target file, or use ws:// if the server speaks no TLS",
                 ) from error
         return stream
 
@@ -171,23 +187,30 @@ class Endpoint:
                 await stream.send_all(request)
                 response = await _answer(stream, parser)
         except trio.TooSlowError as error:
-            raise DialError(f"{self.url} did not answer the handshake within {self.patience:g} s") from error
+            raise DialError(
+                f"{self.url} did not answer the handshake within {self.patience:g} s", NOT_WEBSOCKET
+            ) from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise DialError(f"{self.url} cut the connection during the handshake") from error
+            raise DialError(f"{self.url} cut the connection during the handshake", NOT_WEBSOCKET) from error
         except h11.RemoteProtocolError as error:
-            raise DialError(f"{self.url} does not speak HTTP/1.1: {error}") from error
+            raise DialError(f"{self.url} does not speak HTTP/1.1: {error}", NOT_WEBSOCKET) from error
         if response.status == 101 and raw is None:
             sent_key = fields.get("sec-websocket-key", ("", ""))[1]
             accept = base64.b64encode(hashlib.sha1(sent_key.encode() + _GUID).digest()).decode()
             if response.header("sec-websocket-accept") != accept:
-                raise DialError(f"{self.url} answered 101 with a wrong Sec-WebSocket-Accept")
+                raise DialError(
+                    f"{self.url} answered 101 with a wrong Sec-WebSocket-Accept",
+                    "it is computed from Sec-WebSocket-Key, see RFC 6455, section 4.2.2",
+                )
         return response, bytes(parser.trailing_data[0])
 
     async def _resolve(self) -> tuple[int, object]:
         try:
             found = await trio.socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise DialError(f"cannot resolve {self.host!r}: {_reason(error)}") from error
+            raise DialError(
+                f"cannot resolve {self.host!r}: {_reason(error)}", "look at the host name in the URL"
+            ) from error
         for family, _, _, _, address in found:
             with trio.socket.socket(family, socket.SOCK_STREAM) as probe, trio.move_on_after(self.patience):
                 try:

@@ -114,7 +114,7 @@ class Fixture:
         try:
             stream = await self.bench.endpoint.stream()
         except DialError as error:
-            raise Failure(str(error)) from error
+            raise Failure(str(error), hint=error.hint) from error
         self.journal.add("poke", "→", data)
         async with stream:
             with suppress(trio.BrokenResourceError):
@@ -303,7 +303,7 @@ class Fixture:
                 raise
         except DialError as error:
             bench.clock.expired += isinstance(error.__cause__, trio.TooSlowError)
-            raise Failure(str(error)) from error
+            raise Failure(str(error), hint=error.hint) from error
         if response.status != 101:
             self.journal.add(name, "←", f"HTTP {response.status}")
             await trio.aclose_forcefully(stream)

@@ -143,10 +143,10 @@ def _(patch: Patch) -> None:
     "sec/answer-to-the-wrong-session",
     violates="SEC-10",
     killed_by="sec/answers-stay-apart",
-    says='expected "result"',
+    says="how many answers",
 )
 def _(patch: Patch) -> None:
-    """An answer goes to whoever connected last and has used that id too."""
+    """An answer goes to everybody who has used that id."""
     ready: list[Connection] = []
 
     def welcome(original: Callable[..., None], self: Connection, *args: object) -> None:
@@ -156,9 +156,10 @@ def _(patch: Patch) -> None:
     def succeed(
         original: Callable[..., Effects], self: Connection, id: int, payload: Payload | None
     ) -> Effects:
-        others = [c for c in ready if c is not self and c.phase is self.phase]
-        if others and payload is not None:
-            others[-1]._outgoing.urgent(encode_result(id, payload))
+        if payload is not None:
+            for other in ready:
+                if other is not self and other.phase is self.phase and other._exchanges.last_id >= id:
+                    other._outgoing.urgent(encode_result(id, payload))
         return original(self, id, payload)
 
     patch.wrap(Connection, "_welcome", welcome)

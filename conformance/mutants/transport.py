@@ -266,7 +266,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "trn/single-bytes-lost",
-    violates="SES-06",
+    violates="TRN-20",
     killed_by="trn/message-in-any-segments",
     says='expected "welcome"',
 )
@@ -277,7 +277,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "trn/reading-stops-midway",
-    violates="SES-34",
+    violates="TRN-20",
     killed_by="trn/many-messages-in-one-segment",
     says='expected "pong"',
 )
