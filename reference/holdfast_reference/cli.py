@@ -162,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         conformance.register(server)
     try:
         trio.run(_run, server)
+    except* KeyboardInterrupt:
+        pass  # interrupted before there was anything to drain
     except* OSError as group:
         reason = group.exceptions[0]
         _fail(1, f"cannot listen on {config.host}:{config.port}: {reason}", "choose another --host or --port")

@@ -490,7 +490,9 @@ class Connection:
         if self.phase is Phase.READY:
             self.phase = CONNECTION[self.phase][Input.DRAIN]
         after_ms, deadline_ms = (
-            max(0, round((when - now) * 1000)) for when in (self._clock.move_at, self._clock.drained_at)
+            # Never later than the truth [SES-49]; the little extra undoes what floats lose.
+            max(0, int((when - now) * 1000 + 1e-6))
+            for when in (self._clock.move_at, self._clock.drained_at)
         )
         self._outgoing.urgent(
             encode_frame({"type": "goaway", "after_ms": after_ms, "deadline_ms": deadline_ms})

@@ -40,16 +40,24 @@ class ConnectionControl(Protocol):
     """What a handler may do to the connection that its request came on."""
 
     @property
-    def conn(self) -> str: ...
+    def conn(self) -> str:
+        """Its name in logs, and in `welcome`."""
+        ...
 
     @property
-    def principal(self) -> str: ...
+    def principal(self) -> str:
+        """Whom it belongs to."""
+        ...
 
-    def answer(self, id: int, payload: Payload | None) -> None: ...
+    def answer(self, id: int, payload: Payload | None) -> None:
+        """End a request with `result`; nothing happens when it has ended."""
 
-    def refuse(self, id: int, error: ExchangeError) -> None: ...
+    def refuse(self, id: int, error: ExchangeError) -> None:
+        """End a request with `error`; nothing happens when it has ended."""
 
-    async def send_chunk(self, id: int, payload: Payload) -> bool: ...
+    async def send_chunk(self, id: int, payload: Payload) -> bool:
+        """Send a part of an answer once the one before has been written; whether the request still runs."""
+        ...
 
     def close(self, code: int) -> None:
         """Write what is queued, then close with this code."""

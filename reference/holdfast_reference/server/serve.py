@@ -102,7 +102,7 @@ class Server:
     async def serve(
         self, *, task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Listen and serve until drained or cancelled; starts with the addresses that are bound.
+        """Listen and serve, once, until drained or cancelled; starts with the addresses that are bound.
 
         Raises:
             OSError: an address cannot be bound.
