@@ -33,6 +33,9 @@ MAX_REFUSAL: Final = 512  #: bytes of an `error` for an exchange that took no sl
 MAX_UNSEQUENCED: Final = 16  #: frames without `id` that may wait unwritten before reading stops
 
 
+_LOST: Final = 1e-3  # the part of a token that floats may lose between the wait we name and its end
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """A token bucket of `count` frames, refilled evenly within `per_ms` milliseconds."""
@@ -92,7 +95,7 @@ class Bucket:
         refill = (now - self.at) * 1000 * rate.count / rate.per_ms
         self.level = min(float(rate.count), self.level + refill)
         self.at = now
-        if self.level >= 1:
+        if self.level > 1 - _LOST:
             self.level -= 1
             return None
         return int((1 - self.level) * rate.per_ms / rate.count) + 1
