@@ -53,7 +53,7 @@ async def test_steps_after_the_answer_run_too(autojump_clock: MockClock, wire: W
     """[CNF-02] [CNF-04]: a stream that is refused included."""
     await run(wire, ["stream", 2], ["reply"], ["emit", "c", 1])
     error, event = await wire.receive(), await wire.receive()
-    assert error["error"]["code"] == "bad_request"  # type: ignore[index]
+    assert error["error"]["code"] == "bad_request"  # type: ignore[index]  # of a frame
     assert event["data"] == 1
 
 
@@ -133,7 +133,7 @@ async def test_a_bad_script_runs_nothing(autojump_clock: MockClock, wire: Wire, 
         script = [["emit", "c", "ran"], *script]
     await wire.send({"type": "request", "id": 2, "method": "conf.run", "data": script})
     error = await wire.receive()
-    assert error["error"]["code"] == "bad_request"  # type: ignore[index]
+    assert error["error"]["code"] == "bad_request"  # type: ignore[index]  # of a frame
 
 
 async def test_the_other_methods(autojump_clock: MockClock, wire: Wire) -> None:
@@ -141,4 +141,4 @@ async def test_the_other_methods(autojump_clock: MockClock, wire: Wire) -> None:
         await wire.send({"type": "request", "id": id, "method": method, "data": {"a": [1]}})
     frames = [await wire.receive() for _ in range(4)]
     assert frames[0]["data"] == {"a": [1]}
-    assert [frame["error"]["code"] for frame in frames[1:]] == ["app", "forbidden", "internal"]  # type: ignore[index]
+    assert [frame["error"]["code"] for frame in frames[1:]] == ["app", "forbidden", "internal"]  # type: ignore[index]  # of a frame

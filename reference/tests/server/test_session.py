@@ -152,7 +152,7 @@ class TestHandlers:
                 frame = await wire.receive()
             assert error_of(frame) == "internal"
             assert "secret" not in str(frame)
-            assert str(frame["error"]["ref"]) in capsys.readouterr().err  # type: ignore[index]
+            assert str(frame["error"]["ref"]) in capsys.readouterr().err  # type: ignore[index]  # of a frame
             await wire.send(request(2, "plain"))
             assert (await wire.receive())["id"] == 2
 
@@ -187,7 +187,7 @@ class TestHandlers:
             produced = house.server.produced  # type: ignore[attr-defined]  # see `methods`
             assert len(produced) <= 7
             for n in range(20):
-                assert (await wire.receive())["data"]["n"] == n  # type: ignore[index]
+                assert (await wire.receive())["data"]["n"] == n  # type: ignore[index]  # of a frame
             await wire.send({"type": "cancel", "of": 1})
             frames = [await wire.receive()]
             while frames[-1]["type"] == "chunk":
@@ -246,7 +246,7 @@ class TestDelivery:
                 await wire.receive()
             for n in range(100):
                 house.server.publish("c", {"n": n, "pad": "x" * 500})
-                assert (await fast.receive())["data"]["n"] == n  # type: ignore[index]
+                assert (await fast.receive())["data"]["n"] == n  # type: ignore[index]  # of a frame
 
             seen = lost = 0
             while seen + lost < 100:
@@ -254,7 +254,7 @@ class TestDelivery:
                 if frame["type"] == "gap":
                     lost += int(str(frame["missed"]))
                 else:
-                    assert frame["data"]["n"] == seen + lost  # type: ignore[index]
+                    assert frame["data"]["n"] == seen + lost  # type: ignore[index]  # of a frame
                     seen += 1
             assert lost > 50
 
