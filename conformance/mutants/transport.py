@@ -265,6 +265,17 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "trn/single-bytes-lost",
+    violates="TRN-20",
+    killed_by="trn/message-in-any-segments",
+    says='expected "pong"',
+)
+def _(patch: Patch) -> None:
+    """A byte that arrives alone is lost."""
+    patch.wrap(Reader, "feed", lambda original, self, data: original(self, data if len(data) > 1 else b""))
+
+
+@mutant(
     "trn/small-pieces-lost",
     violates="TRN-20",
     killed_by="trn/message-in-any-segments",

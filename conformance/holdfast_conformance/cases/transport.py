@@ -318,6 +318,8 @@ async def message_in_any_segments(t: Test) -> None:
     await t.must(peer.receives("welcome"), hint="keep what is incomplete until the rest has arrived")
     await peer.send_split({"type": "ping", "t": "ψ" * 5}, size=3)
     await t.must(peer.receives("pong", t="ψ" * 5))
+    await peer.send_split({"type": "ping"}, size=1)
+    await t.must(peer.receives("pong"))
 
 
 @check("trn/many-messages-in-one-segment", covers="TRN-20", needs=["session"])
