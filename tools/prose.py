@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tools import schemas
 from tools.problem import Problem, Project, rows
 from tools.spec_index import chapters, prose
 
@@ -51,13 +52,16 @@ def _names(project: Project) -> set[str]:
     names |= {part for row in rows(registry["limits"]) for part in str(row["key"]).split(".")}
     names |= {part for row in rows(registry["fields"]) for part in str(row["field"]).split(".")}
     names |= {str(value["value"]) for row in rows(registry["enums"]) for value in rows(row["values"])}
-    for file in (project.v1 / "messages").glob("*.schema.json"):
-        names |= set(_members(project.object(file)))
+    for file in schemas.files(project):
+        if file.is_relative_to(project.v1):
+            names |= set(_members(project.object(file)))
     return names | _OUTSIDE
 
 
 def _members(schema: object) -> Iterator[str]:
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    for name, part in properties.items() if isinstance(properties, dict) else ():
-        yield str(name)
-        yield from _members(part)
+    """Yield the names of the members that a schema describes, at any depth."""
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        yield from map(str, properties) if isinstance(properties, dict) else ()
+        for part in schema.values():
+            yield from _members(part)

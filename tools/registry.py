@@ -75,6 +75,8 @@ def _messages(project: Project, registry: Mapping[str, object]) -> Iterator[str]
         if (expected is None) == (kind in found):
             state = "exists" if kind in found else "is missing"
             yield f"messages: {kind} is {row['edition']}, and its schema {state}"
+        if not (project.v1 / str(row.get("result", "."))).exists():
+            yield f"messages: {row['result']} does not exist"
         if kind in found and _property(project, str(kind), "type").get("const") != kind:
             yield f"messages: the schema of {kind} has another type"
         has_id = kind in found and "id" in _properties(project, str(kind))
@@ -82,6 +84,9 @@ def _messages(project: Project, registry: Mapping[str, object]) -> Iterator[str]
             yield f"messages: `exchange` of {kind} disagrees with its schema about `id`"
     for name in found - {row["type"] for row in rows(registry["messages"])}:
         yield f"messages: no row for the schema of {name}"
+    described = {f"results/{file.name}" for file in (project.v1 / "results").glob("*.schema.json")}
+    for path in described - {row.get("result") for row in rows(registry["messages"])}:
+        yield f"messages: no row for {path}"
 
 
 def _fields(project: Project, registry: Mapping[str, object]) -> Iterator[str]:
@@ -91,13 +96,18 @@ def _fields(project: Project, registry: Mapping[str, object]) -> Iterator[str]:
         kind, name = str(row["message"]), str(row["field"])
         if kind != "*" and kind not in types:
             yield f"fields: {name} of {kind}, which does not exist"
-        elif kind != "*" and types[kind]["schema"]:
-            if types[kind]["profile"] == row["profile"]:
-                yield f"fields: {kind}.{name} belongs to the profile of its frame anyway"
-            known = _has(project, kind, name.split("."))
+            continue
+        # What stands for every type is a member of each frame of the server that names an exchange.
+        every = [key for key, found in types.items() if found["exchange"] == "names"]
+        for frame in every if kind == "*" else [kind]:
+            if not types[frame]["schema"]:
+                continue
+            if types[frame]["profile"] == row["profile"]:
+                yield f"fields: {frame}.{name} belongs to the profile of its frame anyway"
+            known = _has(project, frame, name.split("."))
             if known == (row["edition"] == RESERVED):
                 state = "in" if known else "not in"
-                yield f"fields: {kind}.{name} is {row['edition']}, and {state} the schema"
+                yield f"fields: {frame}.{name} is {row['edition']}, and {state} the schema"
 
 
 def _machines(registry: Mapping[str, object]) -> Iterator[str]:
@@ -157,6 +167,9 @@ def _constants(project: Project, registry: Mapping[str, object]) -> Iterator[str
         ("max_name_bytes", "pattern", "x-maxBytes"),
         ("max_type_bytes", "type", "x-maxBytes"),
         ("max_cursor_bytes", "cursor", "x-maxBytes"),
+        ("max_session_bytes", "session", "x-maxBytes"),
+        ("max_dedupe_bytes", "dedupe", "x-maxBytes"),
+        ("max_attempt", "attempt", "maximum"),
         ("max_t_bytes", "t", "x-maxBytes"),
         ("max_timeout_ms", "timeout", "maximum"),
         ("min_max_frame", "frame_size", "minimum"),
@@ -176,8 +189,13 @@ def _enums(project: Project, registry: Mapping[str, object]) -> Iterator[str]:
         str(row["name"]): [str(item["value"]) for item in rows(row["values"])]
         for row in rows(registry["enums"])
     }
-    if values.get("gap.reason") != _property(project, "gap", "reason").get("enum"):
-        yield "enums: gap.reason differs from its schema"
+    for name in ("gap.reason", "open.reason", "welcome.resume_error.code"):
+        kind, *path = name.split(".")
+        part = _schema(project, kind)
+        for member in path:
+            part = _member(project, part, member)
+        if values.get(name) != part.get("enum"):
+            yield f"enums: {name} differs from its schema"
     if values.get("enc") != [_definition(project, "enc").get("const")]:
         yield "enums: enc differs from its schema"
 
@@ -189,8 +207,7 @@ def _definition(project: Project, name: str) -> Mapping[str, object]:
 
 
 def _properties(project: Project, kind: str) -> Mapping[str, object]:
-    found = _schema(project, kind).get("properties")
-    return found if isinstance(found, dict) else {}
+    return schemas.members(_schema(project, kind))
 
 
 def _property(project: Project, kind: str, name: str) -> Mapping[str, object]:
@@ -199,9 +216,8 @@ def _property(project: Project, kind: str, name: str) -> Mapping[str, object]:
 
 def _member(project: Project, schema: Mapping[str, object], name: str) -> Mapping[str, object]:
     """Return the schema of a member over the definition that it refers to; {} when there is none."""
-    properties = schema.get("properties")
-    found = properties.get(name) if isinstance(properties, dict) else None
-    if not isinstance(found, dict):
+    found = schemas.members(schema).get(name)
+    if found is None:
         return {}
     reference = str(found.get("$ref", ""))
     return {**_definition(project, reference.rpartition("/")[2]), **found} if reference else found

@@ -98,6 +98,8 @@ class Renderer:
         )
         for row in own:
             parts += [f"### {row['type']}", f"{row['summary']}", self._frame(str(row["type"]))]
+            if "result" in row:
+                parts += ["In the `data` of its `result`:", self._members(str(row["result"]))]
         parts += [
             "## Members by profile",
             "Members that belong to another profile than their frame.",
@@ -128,9 +130,13 @@ class Renderer:
         )
 
     def _frame(self, kind: str) -> str:
-        file = self._project.v1 / "messages" / f"{kind}.schema.json"
-        if not file.is_file():
+        path = f"messages/{kind}.schema.json"
+        if not (self._project.v1 / path).is_file():
             raise RenderError(f"no frame is called {kind}")
+        return self._members(path)
+
+    def _members(self, path: str) -> str:
+        """Return the members that a schema below `v1` describes."""
         definitions = self._project.object(self._project.v1 / "defs.schema.json")["$defs"]
         assert isinstance(definitions, dict)
         shapes = Shapes(definitions)
@@ -138,7 +144,7 @@ class Renderer:
             ("member", "type", "", "meaning"),
             (
                 (_code(field.path), field.shape, "required" if field.required else "optional", field.text)
-                for field in shapes.fields(self._project.object(file))
+                for field in shapes.fields(self._project.object(self._project.v1 / path))
                 if field.path not in ("type", "meta")
             ),
         )

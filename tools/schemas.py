@@ -96,6 +96,30 @@ def path_of(error: ValidationError) -> str:
     return ".".join(str(part) for part in error.absolute_path)
 
 
+def members(schema: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Return the members of an object schema, each with what a condition (`if`, `then`) says about it.
+
+    What stands under `properties` has words; what only holds under a condition may have the bounds.
+    """
+    found: dict[str, dict[str, object]] = {}
+    conditional = [rule["then"] for rule in rows(schema.get("allOf")) if isinstance(rule.get("then"), dict)]
+    for part in (schema, *conditional):
+        properties = part.get("properties")
+        for name, value in properties.items() if isinstance(properties, dict) else ():
+            found[name] = _merged(value, found.get(name, {}))
+    return found
+
+
+def _merged(schema: object, known: dict[str, object]) -> dict[str, object]:
+    """Add to what is known of a member what it does not say yet; what is required then is not always so."""
+    more = schema if isinstance(schema, dict) else {}
+    if not known:
+        return more
+    inner = members({"properties": known.get("properties"), "allOf": [{"then": more}]})
+    merged = {**{key: value for key, value in more.items() if key != "required"}, **known}
+    return {**merged, "properties": inner} if inner else merged
+
+
 @cache
 def reserved(project: Project) -> frozenset[str]:
     """Return the types whose names are known and whose schemas come with a later edition."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tools.layout import dumps
 from tools.problem import Project, rows, strings
+from tools.schemas import members
 from tools.spec_index import chapters
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ class Shapes:
     def fields(self, schema: Mapping[str, object], prefix: str = "") -> Iterator[Field]:
         """Yield the members of an object schema in their order, each followed by those inside it."""
         required = strings(schema.get("required"))
-        properties = schema.get("properties")
-        for name, value in properties.items() if isinstance(properties, dict) else ():
+        for name, value in members(schema).items():
             inner = self.resolve(value)
             path = prefix + name
             default = f" Default: `{json.dumps(inner['default'])}`." if "default" in inner else ""
@@ -222,6 +222,10 @@ def _page(
         *_rules(schema, shapes),
         *_reserved(special),
     ]
+    if "result" in message:
+        outcome = project.object(project.v1 / str(message["result"]))
+        fields = (replace(field, path=f"data.{field.path}") for field in shapes.fields(outcome))
+        lines += ["## Its result", "", str(outcome["description"]), "", *_table(fields, {})]
     lines += _examples(project, name)
     lines += _requirements(name, str(message["area"]), requirements)
     lines += _traces(project, name)
