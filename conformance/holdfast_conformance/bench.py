@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from . import registry
 from .ambient import Ambient
 from .clock import Clock
 
@@ -16,10 +17,19 @@ if TYPE_CHECKING:
     from .requirements import Requirements
     from .target import Target
 
-__all__ = ["PROFILES", "Bench"]
+__all__ = ["PROFILES", "Bench", "without"]
 
-PROFILES = ("rpc", "pubsub", "pattern", "fence")
+PROFILES = ("rpc", "pubsub", "pattern", "fence", "ack", "resume", "history")
 """The profiles that the suite can judge; what `hello` asks for unless a check says otherwise."""
+
+
+def without(*profiles: str) -> tuple[str, ...]:
+    """Return all of `PROFILES` but the named ones and those that need one of them."""
+    needs = registry.published().needs
+    left = [name for name in PROFILES if name not in profiles]
+    while lacking := [name for name in left if not needs[name] <= {*left, "core"}]:
+        left = [name for name in left if name not in lacking]
+    return tuple(left)
 
 
 @dataclass(slots=True)

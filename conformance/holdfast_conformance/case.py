@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
+from .bench import without
 from .client import Closure, Peer, Response, dumps
 from .expect import (
     AuthorError,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS", "AuthorError", "Check", "Closure", "Emitted", "Exchange", "Expectation", "Failure", "Frame",
-    "NotApplicable", "Peer", "Response", "Session", "Test", "Unverified", "check",
+    "NotApplicable", "Peer", "Response", "Session", "Test", "Unverified", "check", "without",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -329,6 +329,10 @@ class Peer:
     async def _keep_rate(self, frames: int) -> None:
         """Wait until so many frames may be sent; a peer that knows of no limit does not wait."""
 
+    def _is_news(self, frame: Frame) -> bool:
+        """Take note of a frame; False when it was received before and must not be handled again."""
+        return True
+
     def _text(self, text: str) -> bytes:
         self._journal.add(self.name, "→", text)
         self._watch.sent(text)
@@ -479,8 +483,9 @@ class Peer:
             self._twice = False
             self._watch.received_twice(entry, body)
         frame = Frame(trio.current_time(), text, body, entry)
-        self.frames.append(frame)
         self._watch.received(frame)
+        if self._is_news(frame):
+            self.frames.append(frame)
         if frame.type == "ping" and self.answer_heartbeats:
             pong = {"type": "pong"} | ({"t": body["t"]} if "t" in body else {})
             self._nursery.start_soon(self.send, pong)

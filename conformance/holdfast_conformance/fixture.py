@@ -10,14 +10,14 @@ import json
 import shlex
 import subprocess
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import trio
 
 from .bench import PROFILES
-from .client import Peer
+from .client import Peer, dumps
 from .dial import SUBPROTOCOL, DialError
-from .expect import AuthorError, Emitted, Failure, Unverified
+from .expect import AuthorError, Emitted, Failure, StalledError, Unverified
 from .journal import Journal
 from .launch import resident
 from .session import Session
@@ -43,6 +43,10 @@ HTTP_HINTS = {
     503: "it is draining, or full",
 }
 """What to look at when an upgrade is refused."""
+
+
+GOODBYE = 1.0
+"""Seconds in which a target may end the sessions that a check left suspended."""
 
 
 class Fixture:
@@ -128,6 +132,7 @@ class Fixture:
         name: str | None = None,
         hello: Mapping[str, object] | None = None,
         receive_buffer: int | None = None,
+        acks: bool = True,
     ) -> Session:
         """Open a connection, say hello and wait for welcome.
 
@@ -138,18 +143,85 @@ class Fixture:
             name: how the timeline calls it; default: the identity, numbered when there are several of it.
             hello: further members of hello, such as `{"limits": {"max_frame": 4096}}`.
             receive_buffer: as in `connect`.
+            acks: whether it acknowledges by itself, where the server offers profile `ack`.
         """
         if not self.bench.admits:
             raise Unverified(
                 "the server wants credentials: add an identity to [identities] in the target file"
             )
+        session = await self._unwelcomed(identity, name, receive_buffer)
+        session.acks = acks
+        await session.send(self.hello(identity, profiles=profiles, **(hello or {})))
+        session.ready(await session.receives("welcome"))
+        return session
+
+    async def resume(
+        self,
+        earlier: Session,
+        *,
+        expect: Literal["resumed", "refused", "either"] = "resumed",
+        identity: str | None = None,
+        profiles: Sequence[str] | None = None,
+        name: str | None = None,
+        session: str | None = None,
+        seq: int | None = None,
+        attempt: int | None = None,
+        resend: bool = False,
+        hello: Mapping[str, object] | None = None,
+        receive_buffer: int | None = None,
+        acks: bool = True,
+    ) -> Session:
+        """Resume a session on a new connection, as an honest client does unless told otherwise.
+
+        Nothing is done to the earlier connection but that it falls silent: no acks, no heartbeats. When the
+        server accepts, the exchanges go over to the new connection; see `Session`.
+
+        Args:
+            expect: what the server must do; `refused` means that it opened a fresh session instead.
+            identity: default: that of the session.
+            profiles: default: those in force.
+            name: how the timeline calls it; default: that of the earlier connection with a `'`.
+            session: the name to present; default: the true one.
+            seq: the number to resume from; default: the highest that arrived.
+            attempt: default: one higher than the last time.
+            resend: send again what the server has not seen: each frame with an id above `last_id`.
+            hello: further members of hello.
+            receive_buffer, acks: as in `session`.
+        """
+        seq = earlier.receipts.got if seq is None else seq
+        earlier.attempt = earlier.attempt + 1 if attempt is None else max(earlier.attempt, attempt)
+        members = {
+            "session": earlier.welcome["session"] if session is None else session,
+            "seq": seq,
+            "attempt": earlier.attempt if attempt is None else attempt,
+        }
+        who = earlier.identity if identity is None else identity
+        resumed = await self._unwelcomed(who, name or f"{earlier.name}'", receive_buffer)
+        resumed.acks = acks
+        asked = [p for p in PROFILES if p in earlier.profiles] if profiles is None else profiles
+        frame = self.hello(who, profiles=asked, resume=members, **(hello or {}))
+        resumed.continues(earlier, seq)
+        await resumed.send(frame)
+        welcome = await resumed.receives("welcome")
+        resumed.ready(welcome)
+        outcome = "resumed" if welcome.get("resumed") is True else "refused"
+        if expect not in (outcome, "either"):
+            why = dumps(welcome.get("resume_error")) if outcome == "refused" else "`resumed` is true"
+            raise Failure(f"expected the session to be {expect}; it was {outcome}: {why}", frame=welcome)
+        last_id = welcome.get("last_id")
+        if resend and outcome == "resumed" and isinstance(last_id, int):
+            await resumed.pipeline(*(e.sent for e in resumed.exchanges if cast("int", e.id) > last_id))
+        return resumed
+
+    async def _unwelcomed(
+        self, identity: str | None, name: str | None, receive_buffer: int | None
+    ) -> Session:
+        """Open a connection on which hello will be sent."""
         who = self._identity(identity)
-        shown = name or self._unused_name(identity or (who.name if who else "anonymous"))
+        shown = self._unused_name(name or identity or (who.name if who else "anonymous"))
         session = await self._open(Session, shown, who.headers if who else (), receive_buffer)
         session.identity = who.name if who else None
         session.script_method = self.bench.target.script_method
-        await session.send(self.hello(identity, profiles=profiles, **(hello or {})))
-        session.ready(await session.receives("welcome"))
         return session
 
     async def sessions(self, *identities: str, profiles: Sequence[str] | None = None) -> tuple[Session, ...]:
@@ -263,11 +335,21 @@ class Fixture:
         return event
 
     async def leave(self) -> None:
-        """Close every connection that the check left open."""
+        """Close every connection that the check left open, and end what it left suspended."""
+        suspended = [peer for peer in self.peers if isinstance(peer, Session) and peer.may_be_suspended]
         for peer in self.peers:
             await peer.leave()
+        with trio.move_on_after(GOODBYE):
+            async with trio.open_nursery() as nursery:
+                for session in suspended:
+                    nursery.start_soon(self._end, session)
 
     # Inside
+
+    async def _end(self, session: Session) -> None:
+        """Resume a session and close it for good, so that it does not count against its principal."""
+        with suppress(Failure, StalledError):
+            await (await self.resume(session, expect="either")).leave()
 
     async def _emit_by_command(self, template: str, event: Emitted) -> None:
         words = [

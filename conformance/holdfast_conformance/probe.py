@@ -25,6 +25,9 @@ __all__ = ["CANARY", "Unusable", "autopsy", "canary", "sanity", "survey"]
 PINGS = 20
 """Round trips that the calibration measures."""
 
+MAX_SEQ = 2**53 - 1
+"""A number that no session reaches."""
+
 
 TOO_BUSY = "this process cannot keep up: the machine stalls, or the target floods it"
 
@@ -114,19 +117,30 @@ async def survey(bench: Bench, welcome: Frame) -> None:
 
 
 async def _doubt(test: Test, session: Session, profile: str) -> str:
-    """Use a profile that is not offered; return why its absence is doubtful, "" when it was refused as
-    specified.
+    """Use a profile that is not offered; return why its absence is doubtful, "" when it was refused or
+    ignored as specified.
     """
-    probes: dict[str, tuple[str, dict[str, object]]] = {
+    refused: dict[str, tuple[str, dict[str, object]]] = {
         "rpc": ("request", {"method": "conf.probe"}),
         "pubsub": ("subscribe", {"channel": test.channel()}),
         "pattern": ("subscribe", {"pattern": f"{test.channel()}/*"}),
+        "history": ("history", {"channel": test.channel()}),
     }
-    if profile not in probes:
-        return ""  # fence adds a promise, and no frame that could be refused
-    type, fields = probes[profile]
     try:
-        await (await session.start(type, **fields)).error("unsupported")
+        match profile:
+            case "ack":  # the frame is ignored, however wrong it is
+                await session.send({"type": "ack", "seq": MAX_SEQ})
+                await session.ping()
+            case "resume":  # so is the member of hello
+                seat = {"session": "conf.probe", "seq": 0, "attempt": 1}
+                unseated = await test.session(hello={"resume": seat})
+                if "resumed" in unseated.welcome.body:
+                    return "its welcome has `resumed`"
+            case "fence":  # it adds a promise, and no frame that could be refused
+                pass
+            case _:
+                type, fields = refused[profile]
+                await (await session.start(type, **fields)).error("unsupported")
     except Failure as failure:
         return failure.message
     return ""

@@ -8,6 +8,7 @@ expect of it.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import trio
 
 from .client import Peer, dumps
 from .expect import AuthorError, Emitted, Expectation, Failure, Frame, contains, same_json
+from .receipts import Receipts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +30,8 @@ class Exchange:
     """One exchange of a session: its `id`, the `type` and the frame that started it.
 
     Every method but `frames` returns an expectation about this exchange alone. A terminal frame of
-    another kind than the expected one fails the expectation at once.
+    another kind than the expected one fails the expectation at once. When its session is resumed the
+    exchange goes over to the new connection.
     """
 
     def __init__(self, session: Session, sent: Mapping[str, object]) -> None:
@@ -36,6 +39,7 @@ class Exchange:
         self.sent = sent
         self.id = sent["id"]
         self.type = sent["type"]
+        session.exchanges.append(self)
 
     def __repr__(self) -> str:
         return f"exchange {self.id} ({self.type})"
@@ -117,24 +121,48 @@ class Exchange:
 class Session(Peer):
     """A connection on which `welcome` has arrived.
 
+    With profile `ack` it acknowledges like an honest client: at the latest after half of the window or
+    `ack_delay_ms`. After an accepted resume it goes on where the earlier connection was cut: `frames` begins
+    with what that one received for exchanges, and what comes again is in `resent` and nowhere else.
+
     Attributes:
         welcome: the welcome frame.
         identity: the name of the identity in the target file, None when it has none.
         paced: whether sending waits, where welcome advertises `rate`, so that the limit is kept.
+        acks: whether it acknowledges by itself.
+        exchanges: all exchanges of the session, oldest first.
+        receipts: which numbered frames arrived and were acknowledged.
+        resent: frames that had arrived on an earlier connection and came again.
+        attempt: how often a resume of the session was tried.
     """
 
     welcome: Frame
     identity: str | None = None
     script_method: str | None = None
     paced = True
+    acks = True
+    attempt = 0
     _last_id = 0
     _tokens = 0.0
     _filled_at = 0.0
     _rate: tuple[int, float] | None = None
+    _earlier: Session | None = None
+    _inherited: Sequence[Frame] = ()
+    _profiles: frozenset[str] = frozenset()
+    _greeted = False
+    _resumed_elsewhere = False
+    _delayed = False
+    _impatient: trio.Event | None = None
+
+    def continues(self, earlier: Session, seq: int) -> None:
+        """Go on where `earlier` stopped, if the welcome says that its session is resumed from `seq`."""
+        earlier.acks = earlier.answer_heartbeats = False  # nothing more is written on an older connection
+        self._earlier = earlier
+        self._inherited = [frame for frame in earlier.frames if "id" in frame.body]
+        self.receipts = replace(earlier.receipts, acked=max(earlier.receipts.acked, seq))
 
     def ready(self, welcome: Frame) -> None:
         """Take note of the welcome."""
-        self.welcome = welcome
         limits = welcome.get("limits")
         rate = limits.get("rate") if isinstance(limits, dict) else None
         if isinstance(rate, dict):
@@ -143,6 +171,61 @@ class Session(Peer):
                 raise Failure(f"welcome advertises a rate that means nothing: {dumps(rate)}", frame=welcome)
             self._rate = (count, per_ms / 1000)
             self._tokens, self._filled_at = float(count), trio.current_time()
+
+    def _greet(self, welcome: Frame) -> None:
+        """Take note of the welcome before anything behind it in the same segment."""
+        self._greeted = True
+        self.welcome = welcome
+        listed = welcome.get("profiles")
+        self._profiles = frozenset(map(str, listed)) if isinstance(listed, list) else frozenset()
+        earlier, self._earlier = self._earlier, None
+        if earlier is not None and welcome.get("resumed") is True:
+            earlier._resumed_elsewhere = True
+            self.frames += self._inherited
+            self.exchanges, self.subscribed = earlier.exchanges, earlier.subscribed
+            self.attempt, self._last_id = earlier.attempt, earlier._last_id
+            for exchange in self.exchanges:
+                exchange.session = self
+        else:
+            self.receipts = Receipts()
+        limits = welcome.get("limits")
+        self.receipts.agree(limits if isinstance(limits, dict) else {})
+
+    def _is_news(self, frame: Frame) -> bool:
+        if frame.type == "welcome" and not self._greeted:
+            self._greet(frame)
+        seq = frame.get("seq")
+        if not isinstance(seq, int) or "ack" not in self.profiles:
+            return True
+        news = self.receipts.arrived(seq, len(frame.text.encode()))
+        if not news:
+            self.resent.append(frame)
+        if self.acks and not self._delayed:
+            self._delayed = True
+            self._nursery.start_soon(self._acknowledge)
+        elif self._impatient is not None and self.receipts.due:
+            self._impatient.set()
+        return news
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge what has arrived, now if it is due, otherwise when the client must not wait longer."""
+        if not self.receipts.due:
+            self._impatient = trio.Event()
+            with trio.move_on_after(self.receipts.delay):
+                await self._impatient.wait()
+        self._delayed = False
+        if self.acks and self.closure is None and self.receipts.owed:
+            await self.ack()
+
+    async def ack(self, seq: int | None = None) -> None:
+        """Acknowledge every frame up to a number; by default the highest that arrived."""
+        seq = self.receipts.got if seq is None else seq
+        self.receipts.acknowledged(seq)
+        await self.send({"type": "ack", "seq": seq}, malformed=seq < 1)
+
+    async def cut(self) -> None:
+        """Lose the network: the connection ends without a goodbye, the session may live on."""
+        await self.abort()
 
     async def _keep_rate(self, frames: int) -> None:
         """Spend tokens of our image of the server's bucket; more than it holds is sent when it is full."""
@@ -160,15 +243,35 @@ class Session(Peer):
         self._tokens -= frames
 
     @property
+    def may_be_suspended(self) -> bool:
+        """Whether the session may live on without its connection."""
+        gone = self.closure is not None and self.closure.code != 1000
+        return gone and "resume" in self.profiles and not self._resumed_elsewhere
+
+    @property
     def profiles(self) -> frozenset[str]:
         """The profiles in force, `core` aside."""
-        listed = self.welcome.get("profiles")
-        return frozenset(map(str, listed)) if isinstance(listed, list) else frozenset()
+        return self._profiles
 
     @cached_property
     def subscribed(self) -> dict[object, str]:
         """The channel of each exchange that subscribes to one, by id."""
         return {}
+
+    @cached_property
+    def exchanges(self) -> list[Exchange]:
+        """All exchanges of the session, oldest first."""
+        return []
+
+    @cached_property
+    def resent(self) -> list[Frame]:
+        """Frames that came again on this connection."""
+        return []
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        """Which numbered frames arrived and were acknowledged."""
+        return Receipts()
 
     def limit(self, name: str) -> int:
         """Return a numeric limit that `welcome` advertises."""

@@ -159,7 +159,7 @@ class Fake:
                 if (channel := seat.channels.pop(frame["of"], None)) is not None:
                     seat.ghosts[frame["of"]] = channel
                     await seat.send(type="result", id=frame["of"])
-            case "request" | "subscribe" | "publish" | "auth":
+            case "request" | "subscribe" | "publish" | "auth" | "history":
                 if frame["id"] <= seat.last_id and "reuse" not in self.faults:
                     await seat.close(4003, "bad_id")
                 else:
@@ -186,7 +186,7 @@ class Fake:
     async def _exchange(self, seat: Seat, frame: dict[str, object]) -> None:
         number, type = frame["id"], frame["type"]
         assert isinstance(number, int)
-        profile = "rpc" if type == "request" else "pubsub"
+        profile = {"request": "rpc", "history": "history"}.get(str(type), "pubsub")
         if profile not in seat.profiles and "undeclared" not in self.faults:
             await seat.send(type="error", id=number, error={"code": "unsupported", "message": "no"})
         elif type == "request":

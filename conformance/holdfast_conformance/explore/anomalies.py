@@ -1,0 +1,193 @@
+"""The kinds of wrong that a history can show, each with the sentence that it breaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["KINDS", "Anomaly", "Kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A class of anomalies.
+
+    Args:
+        name: stable, for machines.
+        title: one sentence.
+        spoils: the guarantees that do not hold when it occurs, see `guarantees`.
+        requirements: the sentences that it can break; a finding names one of them.
+    """
+
+    name: str
+    title: str
+    spoils: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """One finding in one history.
+
+    Args:
+        kind: the name of its class.
+        requirement: the sentence that is broken.
+        message: what happened, in words.
+        rows: the numbers of the rows that prove it, counted from 0.
+        spoils: the guarantee that it speaks against.
+    """
+
+    kind: str
+    requirement: str
+    message: str
+    rows: tuple[int, ...]
+    spoils: str
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "lost",
+            "An event that was published while a subscription was surely open never reached it, and no gap "
+            "says so.",
+            ("connection", "session", "recovery"),
+            ("SUB-05", "SUB-16", "SUB-17", "RES-38", "HIS-05"),
+        ),
+        Kind(
+            "skip",
+            "Later events of a channel were delivered on the same connection, one in between was not, and no "
+            "gap stands there.",
+            ("connection",),
+            ("DEL-01",),
+        ),
+        Kind(
+            "resume-lie",
+            "A session claims to have been resumed, and events or frames between the two connections are missing.",
+            ("session",),
+            ("RES-04", "RES-27", "RES-29", "RES-38"),
+        ),
+        Kind(
+            "recovery-lie",
+            "A subscription claims to have recovered from a cursor, and an event after that place is missing.",
+            ("recovery",),
+            ("HIS-05",),
+        ),
+        Kind(
+            "duplicate",
+            "One publish was delivered twice to one subscription.",
+            ("connection",),
+            ("SUB-06",),
+        ),
+        Kind(
+            "reorder",
+            "The events of one channel came in an order that contradicts the order of their publishing, or the "
+            "order that another subscriber saw.",
+            ("order",),
+            ("SUB-08", "SUB-12", "HIS-21"),
+        ),
+        Kind(
+            "phantom",
+            "An event was delivered that nobody published, or whose publish was refused.",
+            ("integrity",),
+            ("DEL-01", "SUB-14", "RES-31"),
+        ),
+        Kind(
+            "corrupted",
+            "Data did not arrive as it was sent.",
+            ("integrity",),
+            ("ENV-28", "RPC-13"),
+        ),
+        Kind(
+            "cross-talk",
+            "An event or an answer reached somebody for whom it was not meant.",
+            ("integrity",),
+            ("SUB-09", "SUB-15", "RPC-13"),
+        ),
+        Kind(
+            "ghost",
+            "An event was delivered to a subscription that was surely not open when it was published, or that has "
+            "ended.",
+            ("integrity",),
+            ("RPC-02", "SUB-02", "DEL-01"),
+        ),
+        Kind(
+            "double-reply",
+            "An exchange ended twice, or something other than an event followed its end.",
+            ("replies",),
+            ("RPC-02", "SUB-01"),
+        ),
+        Kind(
+            "orphan-reply",
+            "A frame names an exchange that nobody had started.",
+            ("replies",),
+            ("RPC-03",),
+        ),
+        Kind(
+            "lost-reply",
+            "An exchange never ended, although its session was attached and had time.",
+            ("replies",),
+            ("RPC-01",),
+        ),
+        Kind(
+            "ack-regression",
+            "The server went beyond what was acknowledged, or behind what it had confirmed.",
+            ("session",),
+            ("DEL-22", "RES-27", "RES-28", "RES-31"),
+        ),
+        Kind(
+            "seq-hole",
+            "The numbers of the frames on one connection do not follow each other.",
+            ("session",),
+            ("DEL-21", "RES-29"),
+        ),
+        Kind(
+            "seq-changed",
+            "A frame that was sent again differs from what it was the first time.",
+            ("session",),
+            ("RES-29",),
+        ),
+        Kind(
+            "false-gap",
+            "A gap speaks of a loss that did not happen, or that must not happen here.",
+            ("connection",),
+            ("DEL-05", "DEL-35"),
+        ),
+        Kind(
+            "cursor-lie",
+            "A cursor does not mean what it has to mean: two places share it, or what came from it began elsewhere.",
+            ("recovery",),
+            ("HIS-02", "HIS-05", "HIS-21", "HIS-22", "HIS-23", "HIS-24"),
+        ),
+        Kind(
+            "dedupe-broken",
+            "A repeated publish took effect twice, was not called a duplicate, or a first one was.",
+            ("publishing",),
+            ("HIS-36", "HIS-37", "HIS-41"),
+        ),
+        Kind(
+            "fence-lie",
+            "A pong came without held before an event that it was to follow.",
+            ("connection",),
+            ("DEL-15",),
+        ),
+        Kind(
+            "auth-bypass",
+            "Something was done for a client whose identity had expired.",
+            ("integrity",),
+            ("SES-18",),
+        ),
+        Kind(
+            "wrongly-closed",
+            "The server closed the connection of an honest client as if it had broken the protocol.",
+            ("integrity",),
+            ("ERR-07",),
+        ),
+        Kind(
+            "broken-rule",
+            "A rule that every frame has to keep was broken; `holdfast explain` knows it.",
+            ("integrity",),
+            (),
+        ),
+    )
+}
+"""Every class, by name."""
