@@ -1,8 +1,8 @@
 """Text that is made from data: the two appendices of the specification and the marked places in its chapters.
 
-A chapter marks a place with `<!-- table: close_codes -->`, `<!-- trace: drain -->` or
-`<!-- example: ping/valid/minimal.json -->`, closed by `<!-- end -->`; what stands between is written here and
-never by hand.
+A chapter marks a place with `<!-- table: close_codes -->`, `<!-- trace: drain -->`, `<!-- diagram: drain -->`
+or `<!-- example: ping/valid/minimal.json -->`, closed by `<!-- end -->`; what stands between is written here
+and never by hand.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from tools import sequence
 from tools.layout import dumps
 from tools.problem import Problem, Project, rows, strings
 from tools.site_frames import Shapes
 from tools.spec_index import chapters
+from tools.traces import CUT, NEVER, content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
     from tools.spec_index import Index, Requirement
 
 _FENCE = re.compile(
-    r"^<!-- (?P<kind>table|trace|example): (?P<name>\S+) -->\n(?P<body>(?:(?!<!-- ).*\n)*?)<!-- end -->$",
+    r"^<!-- (?P<kind>table|trace|diagram|example): (?P<name>\S+) -->\n"
+    r"(?P<body>(?:(?!<!-- ).*\n)*?)<!-- end -->$",
     re.MULTILINE,
 )
-_OPENING = re.compile(r"^<!-- (?:table|trace|example): ", re.MULTILINE)
+_OPENING = re.compile(r"^<!-- (?:table|trace|diagram|example): ", re.MULTILINE)
 _GENERATED = "<!-- Made by `python -m tools.check --write`; do not edit. -->"
 REMEDY = "run `python -m tools.check --write`"
 _SHOWN_CHECKS = 6
@@ -50,6 +53,12 @@ class Renderer:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._registry = project.object(project.v1 / "protocol.json")
+        self._bodies: dict[str, Callable[[str], str]] = {
+            "table": self.table,
+            "trace": self._trace,
+            "diagram": self._diagram,
+            "example": self._example,
+        }
         self._tables: dict[str, Callable[[], str]] = {
             "messages": self._messages,
             "fields": self._fields,
@@ -73,7 +82,7 @@ class Renderer:
 
         def replace(match: re.Match[str]) -> str:
             kind, name = match["kind"], match["name"]
-            body = {"table": self.table, "trace": self._trace, "example": self._example}[kind](name)
+            body = self._bodies[kind](name)
             return f"<!-- {kind}: {name} -->\n{body}\n<!-- end -->"
 
         return _FENCE.sub(replace, text)
@@ -281,24 +290,35 @@ class Renderer:
                 for row in rows(machine["transitions"])
             ),
         )
-        return f"{machine['summary']}\n\n{states}\n\n{transitions}\n\n{_diagram(machine)}"
+        return f"{machine['summary']}\n\n{states}\n\n{transitions}\n\n{_states(machine)}"
 
-    def _trace(self, name: str) -> str:
-        """Return a conversation as text, C for the client and S for the server."""
+    def _steps(self, name: str) -> Sequence[Mapping[str, object]]:
         file = self._project.v1 / "traces" / f"{name}.json"
         if not file.is_file():
             raise RenderError(f"no conversation is called {name}")
+        return rows(self._project.object(file)["steps"])
+
+    def _diagram(self, name: str) -> str:
+        """Return a conversation as a sequence diagram."""
+        return sequence.mermaid(self._steps(name))
+
+    def _trace(self, name: str) -> str:
+        """Return a conversation as text: C for the client, S for the server, O for others."""
         lines = []
-        for step in rows(self._project.object(file)["steps"]):
+        for step in self._steps(name):
             side = str(step["from"])[0].upper()
             where = f" ({step['connection']})" if "connection" in step else ""
-            if "frame" in step:
-                what = json.dumps(step["frame"], ensure_ascii=False, separators=(",", ":"))
-            else:
-                what = (
-                    f"close {step['close']}" if "close" in step else str(step.get("text", step.get("bytes")))
-                )
-            remarks = [str(step[key]) for key in ("fault", "note") if key in step]
+            match content(step):
+                case "frame" | "does" as kind:
+                    what = json.dumps(step[kind], ensure_ascii=False, separators=(",", ":"))
+                case "close":
+                    what = f"close {step['close']}"
+                case "cut":
+                    what = CUT
+                case kind:
+                    what = str(step[kind])
+            remarks = [NEVER] if "lost" in step else []
+            remarks += [str(step[key]) for key in ("fault", "note") if key in step]
             lines += [f"{side}{where} {what}", *(f"    # {remark}" for remark in remarks)]
         return "\n".join(["```text", *lines, "```"])
 
@@ -444,7 +464,7 @@ def _matrix(machine: Mapping[str, object]) -> str:
     )
 
 
-def _diagram(machine: Mapping[str, object]) -> str:
+def _states(machine: Mapping[str, object]) -> str:
     """Return the machine as a Mermaid state diagram."""
     lines = ["```mermaid", "stateDiagram-v2"]
     states = rows(machine["states"])

@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tools import site_frames, site_states, site_suite, spec_index
+from tools import sequence, site_frames, site_states, site_suite, spec_index
 from tools.problem import Project, rows
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ _REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
 _MENTION = re.compile(r"(?:`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>|\{[^}]*\})|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
 _FILLED = re.compile(r"^<!-- (?P<what>fields|include): (?P<file>[\w./-]+) -->$", re.MULTILINE)
 _TRACE = re.compile(r"^<!-- trace: (?P<name>[\w-]+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
-_STATES = re.compile(r"^```mermaid\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
+_DRAWN = re.compile(
+    r"^```mermaid\n(?P<kind>stateDiagram|sequenceDiagram)\S*\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
 
 
@@ -161,7 +163,7 @@ def mark_requirements(text: str, requirements: Mapping[str, Requirement]) -> str
 
 
 def draw(text: str, page: str, project: Project) -> str:
-    """Draw what a page shows as plain text or as a description: conversations and states."""
+    """Draw what a page shows as plain text or as a description: conversations, sequences and states."""
 
     def conversation(match: re.Match[str]) -> str:
         trace = project.object(project.v1 / "traces" / f"{match['name']}.json")
@@ -169,7 +171,8 @@ def draw(text: str, page: str, project: Project) -> str:
 
     links = {type: relative(f"frames/{type}.html", page) for type in site_frames.documented(project)}
     text = _TRACE.sub(conversation, text)
-    return _STATES.sub(lambda match: site_states.drawing(match["source"]), text)
+    drawings = {"stateDiagram": site_states.drawing, "sequenceDiagram": sequence.drawing}
+    return _DRAWN.sub(lambda match: drawings[match["kind"]](match["source"]), text)
 
 
 def fill(text: str, project: Project) -> str:
