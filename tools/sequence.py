@@ -101,7 +101,7 @@ def _short(value: object) -> str:
 
 def _plain(text: str) -> str:
     """Take away what Mermaid would read as its own: the end of a statement and the begin of a comment."""
-    return text.replace(";", ",").replace("#", "no. ").replace("\n", " ").replace("`", "")
+    return text.replace(";", ",").replace("#", "no.").replace("\n", " ").replace("`", "")
 
 
 def drawing(source: str) -> str:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def test_a_marked_place_is_filled_again_and_again(project: Project) -> None:
     """Filling replaces what stands there, so a second time changes nothing."""
-    text = "Before.\n\n<!-- table: machine:session -->\nold\n<!-- end -->\n\nAfter.\n"
+    text = "Before.\n\n<!-- table: machine:session -->\nstale words\n<!-- end -->\n\nAfter.\n"
     filled = Renderer(project).fill(text)
     assert "| ATTACHED | connection_end: " in filled
-    assert "old" not in filled
+    assert "stale words" not in filled
     assert filled.startswith("Before.\n")
     assert filled.endswith("\nAfter.\n")
     assert Renderer(project).fill(filled) == filled

@@ -241,7 +241,7 @@ def test_a_chapter_shows_its_conversations_and_states_as_drawings(tmp_path: Path
     traces = tmp_path / "schemas" / "v1" / "traces"
     traces.mkdir(parents=True)
     (traces / "x.json").write_text('{"steps": [{"from": "client", "close": 1000}]}')
-    text = "a\n<!-- trace: x -->\n```text\nC\n```\n<!-- end -->\nb\n```mermaid\nA --> B: x\n```\nc"
+    text = "a\n<!-- trace: x -->\n```text\nC\n```\n<!-- end -->\nb\n```mermaid\nstateDiagram-v2\nA --> B: x\n```\nc"
     drawn = site.draw(text, "spec/x.md", Project(tmp_path))
     assert "```" not in drawn
     assert 'class="hf-conversation"' in drawn
