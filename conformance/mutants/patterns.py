@@ -371,9 +371,9 @@ def _(patch: Patch) -> None:
     """A channel that nobody has used before is matched with patterns from its second event on."""
     used: set[str] = set()
 
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+    def publish(original: Callable[..., None], self: MemoryBroker, event: Event, *rest: object) -> None:
         if event.channel in used or not self._patterns:
-            original(self, event)
+            original(self, event, *rest)
         used.add(event.channel)
 
     patch.wrap(MemoryBroker, "publish", publish)

@@ -1,63 +1,170 @@
-"""A broker for one process: two dictionaries."""
+"""A broker for one process, with logs that live as long as it does."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from holdfast_reference.protocol.names import Pattern
+import trio
+
+from holdfast_reference.backends.channel_log import (
+    ChannelLog,
+    Head,
+    Retention,
+    Row,
+    cursor_of,
+    new_epoch,
+    row_bytes,
+)
+from holdfast_reference.backends.dedupe import Remembered, key_of
+from holdfast_reference.backends.fanout import Fanout
+from holdfast_reference.protocol.logs import Published
 
 if TYPE_CHECKING:
-    from holdfast_reference.backends.base import Subscriber
+    from collections.abc import Callable, Iterator
+
+    from holdfast_reference.protocol.errors import ExchangeError
     from holdfast_reference.protocol.events import Event
+    from holdfast_reference.protocol.logs import Dedupe, Log
 
 __all__ = ["MemoryBroker"]
 
-_REMEMBERED: Final = 4096  # channels whose matching patterns are remembered
+
+@dataclass(slots=True)
+class _Kept(Head):
+    """A log that holds something, or has an epoch of its own."""
+
+    rows: deque[Row] = field(default_factory=deque)
+
+    def drop_oldest(self) -> int:
+        """Trim one event; how many bytes that frees."""
+        self.first += 1
+        size = row_bytes(self.rows.popleft().tail)
+        self.bytes -= size
+        return size
+
+    def trim(self) -> int:
+        """Trim all events; how many bytes that frees."""
+        size, self.bytes = self.bytes, 0
+        self.first = self.end
+        self.rows.clear()
+        return size
 
 
-class MemoryBroker:
-    """Subscribers by channel and by pattern; dictionaries keep them in the order in which they came."""
+class MemoryBroker(Fanout):
+    """Subscribers, logs and dedupe keys in dictionaries.
 
-    def __init__(self) -> None:
-        self._channels: dict[str, dict[Subscriber, None]] = {}
-        self._patterns: dict[str, tuple[Pattern, dict[Subscriber, None]]] = {}
-        self._matching: dict[str, list[dict[Subscriber, None]]] = {}
+    Args:
+        retention: what is kept.
+        clock: seconds, never decreasing.
+    """
 
-    def subscribe(self, name: str, pattern: bool, subscriber: Subscriber) -> None:
-        if not pattern:
-            self._channels.setdefault(name, {})[subscriber] = None
-            return
-        if name not in self._patterns:
-            self._patterns[name] = (Pattern(name), {})
-            self._matching.clear()
-        self._patterns[name][1][subscriber] = None
+    def __init__(
+        self, retention: Retention | None = None, *, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        super().__init__()
+        self._retention = retention or Retention()
+        self._logs: OrderedDict[str, _Kept] = OrderedDict()  # the idlest first
+        self._bytes = 0  # in all of them
+        self._floor = Head(new_epoch(), 0, 0, 0)  # where logs stand of which nothing is kept
+        self._remembered = Remembered(self._retention.keys, clock)
 
-    def unsubscribe(self, name: str, pattern: bool, subscriber: Subscriber) -> None:
-        subscribers = self._patterns[name][1] if pattern else self._channels[name]
-        del subscribers[subscriber]
-        if subscribers:
-            return
-        if pattern:
-            del self._patterns[name]
-            self._matching.clear()
+    def publish(
+        self,
+        event: Event,
+        dedupe: Dedupe | None = None,
+        done: Callable[[Published | ExchangeError], None] | None = None,
+    ) -> None:
+        outcome: Published | ExchangeError | None = None
+        if dedupe is not None:
+            key = key_of(event, dedupe)
+            outcome = self._remembered.outcome(key)
+        if outcome is None:
+            self._place(event)
+            if dedupe is not None:
+                self._remembered.add(key, event.cursor, dedupe.remember_ms)
+            self._deliver(event)
+            outcome = Published(event.cursor or None, duplicate=False)
+        if done is not None:
+            done(outcome)
+
+    def _place(self, event: Event) -> None:
+        """Append an event to the log of its channel, if that has one."""
+        log = self._logs.get(event.channel)
+        if log is None:
+            if not self._retention.keeps(event.channel):
+                return
+            log = self._start(event.channel, self._floor.epoch)
         else:
-            del self._channels[name]
+            self._logs.move_to_end(event.channel)
+        log.end += 1
+        event.position, event.cursor = log.end, cursor_of(event.channel, log.epoch, log.end)
+        log.rows.append(Row(event.tail, event.exclude))
+        size = row_bytes(event.tail)
+        log.bytes += size
+        self._bytes += size
+        while len(log.rows) > self._retention.events or log.bytes > self._retention.bytes:
+            self._bytes -= log.drop_oldest()
+        self._evict()
 
-    def publish(self, event: Event) -> None:
-        for subscriber in self._channels.get(event.channel, ()):
-            subscriber.deliver(event)
-        if self._patterns:
-            for subscribers in self._subscribers_by_pattern(event.channel):
-                for subscriber in subscribers:
-                    subscriber.deliver(event)
+    def _start(self, channel: str, epoch: str) -> _Kept:
+        place = self._floor.end
+        log = self._logs[channel] = _Kept(epoch, 0, place, place)
+        return log
 
-    def _subscribers_by_pattern(self, channel: str) -> list[dict[Subscriber, None]]:
-        found = self._matching.get(channel)
-        if found is None:
-            if len(self._matching) >= _REMEMBERED:
-                self._matching.clear()
-            found = [
-                subscribers for pattern, subscribers in self._patterns.values() if pattern.matches(channel)
-            ]
-            self._matching[channel] = found
-        return found
+    def _evict(self) -> None:
+        while len(self._logs) > self._retention.channels or self._bytes > self._retention.total_bytes:
+            _, idlest = self._logs.popitem(last=False)
+            self._bytes -= idlest.bytes
+            self._floor.first = self._floor.end = max(self._floor.end, idlest.end)
+
+    def log(self, channel: str) -> Log | None:
+        if channel in self._logs or self._retention.keeps(channel):
+            return ChannelLog(self, channel)
+        return None
+
+    def trim(self, channel: str) -> None:
+        if channel in self._logs:
+            self._bytes -= self._logs[channel].trim()
+
+    def wipe(self, channel: str) -> None:
+        if self.log(channel) is None:
+            return
+        self.trim(channel)
+        log = self._logs.get(channel) or self._start(channel, self._floor.epoch)
+        log.epoch, log.origin = new_epoch(), log.end
+        self._evict()
+
+    async def run(self) -> None:
+        """Everything happens at once."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    # What the logs that were handed out read from.
+
+    def head(self, channel: str) -> Head:
+        return self._logs.get(channel, self._floor)
+
+    def row(self, channel: str, position: int) -> Row:
+        log = self._logs[channel]
+        return log.rows[position - log.first - 1]
+
+    def rows(self, channel: str, lowest: int, highest: int, backward: bool) -> Iterator[tuple[int, bytes]]:
+        if lowest > highest:
+            return
+        log = self._logs[channel]
+        if backward:
+            numbered = zip(
+                range(highest, lowest - 1, -1),
+                islice(reversed(log.rows), log.end - highest, None),
+                strict=False,
+            )
+        else:
+            numbered = zip(
+                range(lowest, highest + 1), islice(log.rows, lowest - log.first - 1, None), strict=False
+            )
+        for position, row in numbered:
+            yield position, row.tail
