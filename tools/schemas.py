@@ -102,9 +102,8 @@ def members(schema: Mapping[str, object]) -> dict[str, dict[str, object]]:
     What stands under `properties` has words; what only holds under a condition may have the bounds.
     """
     found: dict[str, dict[str, object]] = {}
-    conditional = [rule["then"] for rule in rows(schema.get("allOf")) if isinstance(rule.get("then"), dict)]
-    for part in (schema, *conditional):
-        properties = part.get("properties")
+    for part in (schema, *(rule.get("then") for rule in rows(schema.get("allOf")))):
+        properties = part.get("properties") if isinstance(part, dict) else None
         for name, value in properties.items() if isinstance(properties, dict) else ():
             found[name] = _merged(value, found.get(name, {}))
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tools.problem import Project, rows, strings
 from tools.site_frames import documented
+from tools.traces import CUT, NEVER, content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -258,16 +259,17 @@ def conversation(steps: Iterable[Mapping[str, object]], links: Mapping[str, str]
     for step in steps:
         sender = str(step["from"])
         speaker = f"{step['connection']} connection, {sender}" if "connection" in step else sender
-        kind = next(key for key in ("frame", "close", "text", "bytes") if key in step)
-        content = step[kind]
-        name = str(content.get("type")) if isinstance(content, dict) else kind
+        kind = content(step)
+        value = CUT if kind == "cut" else step[kind]
+        name = str(value.get("type")) if isinstance(value, dict) else kind
         what = f'<a href="{links[name]}">{name}</a>' if name in links else html.escape(name)
-        body = content if kind == "text" else json.dumps(content, ensure_ascii=False)
-        notes = [html.escape(str(step[key])) for key in ("fault", "note") if key in step]
+        body = value if kind in ("text", "cut") else json.dumps(value, ensure_ascii=False)
+        remarks = [NEVER] if "lost" in step else []
+        remarks += [str(step[key]) for key in ("fault", "note") if key in step]
         lines.append(
             f'<li class="hf-from-{sender}"><span class="hf-speaker">{html.escape(speaker)}: {what}</span>'
             f"<code>{html.escape(str(body), quote=False)}</code>"
-            + "".join(f'<span class="hf-note">{note}</span>' for note in notes)
+            + "".join(f'<span class="hf-note">{html.escape(remark)}</span>' for remark in remarks)
             + "</li>"
         )
     return [*lines, "</ol>"]
