@@ -8,7 +8,6 @@ callers put frames into the outbox, and so can a caller that is being cancelled.
 from __future__ import annotations
 
 import math
-from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +15,9 @@ from urllib.parse import urlsplit
 import trio
 import trio_websocket
 
-from holdfast_reference.client.core import SUBPROTOCOL, Arrived, ClientCore, Effect, Send
+from holdfast_reference.client import calls
+from holdfast_reference.client.core import SUBPROTOCOL, ClientCore
+from holdfast_reference.client.effects import Arrived, Effect, Lost
 from holdfast_reference.client.errors import (
     BadServerFrame,
     ConnectionClosed,
@@ -31,7 +32,9 @@ from holdfast_reference.client.pace import Pace
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
+
+    from holdfast_reference.client.calls import Call
 
 PROFILES = ("rpc", "pubsub", "pattern", "fence")
 OPEN_SECONDS = 10.0
@@ -122,8 +125,6 @@ class Session:
         self._core = ClientCore()
         self._inboxes: dict[int, Inbox] = {}
         self._pings: dict[str, trio.Event] = {}
-        self._outbox: deque[str] = deque()
-        self._pongs: deque[str] = deque()
         self._sending = False
         self._outbox_changed = trio.lowlevel.ParkingLot()
         self._ended: tuple[int | None, str] | None = None
@@ -136,7 +137,7 @@ class Session:
         Args:
             timeout_ms: when the server is to give up, with `deadline_exceeded`.
         """
-        return await self._call(lambda: self._core.request(method, data, timeout_ms=timeout_ms))
+        return await self._call(calls.request(method, data, timeout_ms=timeout_ms))
 
     async def publish(self, channel: str, data: object, *, echo: bool = True) -> None:
         """Publish one event; it has entered the channel when this returns.
@@ -144,11 +145,11 @@ class Session:
         Args:
             echo: whether this session's own subscriptions are to see it.
         """
-        await self._call(lambda: self._core.publish(channel, data, echo=echo))
+        await self._call(calls.publish(channel, data, echo=echo))
 
     async def authenticate(self, token: str) -> int | None:
         """Present new credentials of the same principal; return how many ms they last, None for ever."""
-        answer = await self._call(lambda: self._core.auth(token))
+        answer = await self._call(calls.auth(token))
         expires = answer.get("expires_in_ms") if isinstance(answer, dict) else None
         return expires if isinstance(expires, int) else None
 
@@ -162,7 +163,7 @@ class Session:
             waiting: events that may wait to be taken; of more there is a `Gap`.
         """
         inbox = Inbox(waiting)
-        number = await self._begin(lambda: self._core.subscribe(channel, pattern=pattern), inbox)
+        number = await self._begin(calls.subscribe(channel, pattern=pattern), inbox)
         try:
             await inbox.opening()
             yield Subscription(inbox)
@@ -184,9 +185,8 @@ class Session:
             waiting: chunks that may wait to be taken; with more the stream ends with `Lagged`.
         """
         inbox = Inbox(waiting)
-        number = await self._begin(
-            lambda: self._core.request(method, data, timeout_ms=timeout_ms, stream=True), inbox
-        )
+        call = calls.request(method, data, timeout_ms=timeout_ms, stream=True)
+        number = await self._begin(call, inbox)
         try:
             yield Stream(inbox)
         finally:
@@ -199,9 +199,9 @@ class Session:
         arrived when it returns.
         """
         await self._room()
-        t, text = self._core.ping()
+        t = self._core.ping()
         self._pings[t] = answered = trio.Event()
-        self._post(text)
+        self._outbox_changed.unpark_all()
         try:
             await answered.wait()
         finally:
@@ -209,62 +209,59 @@ class Session:
         if self._ended is not None:
             raise SessionLost(*self._ended)
 
-    async def _call(self, build: Callable[[], tuple[int, str]]) -> object:
+    async def _call(self, call: Call) -> object:
         """Run one exchange that has an outcome and nothing else."""
         inbox = Inbox()
-        number = await self._begin(build, inbox)
+        number = await self._begin(call, inbox)
         try:
             data = await inbox.ending()
         finally:
             self._abandon(number)
         return None if data is ABSENT else data
 
-    async def _begin(self, build: Callable[[], tuple[int, str]], inbox: Inbox) -> int:
-        """Start an exchange. Nothing waits between `build` and `_post`: ids rise in the order of sending."""
+    async def _begin(self, call: Call, inbox: Inbox) -> int:
+        """Start an exchange. Nothing waits between its start and the entry: its answer may be next."""
         await self._room()
-        number, text = build()
+        number = self._core.start(call, trio.current_time())
         self._inboxes[number] = inbox
-        self._post(text)
+        self._outbox_changed.unpark_all()
         return number
 
     def _abandon(self, number: int) -> None:
-        """Nobody waits for this exchange any more; cancel it unless it has ended."""
+        """Nobody waits for this exchange any more; cancel it unless it has ended.
+
+        A cancel does not wait for room in the outbox: an exchange has one at most.
+        """
         self._inboxes.pop(number, None)
-        text = self._core.cancel(number)
-        if text is not None:
-            self._post(text)
+        self._core.cancel(number)
+        self._outbox_changed.unpark_all()
 
     async def _room(self) -> None:
         """Wait until the outbox takes another frame."""
         await trio.lowlevel.checkpoint()
-        while self._ended is None and len(self._outbox) >= OUTBOX_FRAMES:
+        while self._ended is None and len(self._core.outbox) >= OUTBOX_FRAMES:
             await self._outbox_changed.park()
         if self._ended is not None:
             raise ConnectionClosed(*self._ended)
 
-    def _post(self, text: str) -> None:
-        """Have the writer send a frame. Cancels do not wait for room: an exchange has one at most."""
-        self._outbox.append(text)
-        self._outbox_changed.unpark_all()
-
     async def _flush(self) -> None:
         """Wait until the writer has sent everything."""
-        while self._ended is None and (self._outbox or self._pongs or self._sending):
+        while self._ended is None and (self._core.outbox or self._sending):
             await self._outbox_changed.park()
 
     async def _write(self) -> None:
-        """Send what is posted, as fast as the server allows. Spec: 09-limits-timers [LIM-15]."""
+        """Send what waits, as fast as the server allows. Spec: 09-limits-timers [LIM-15]."""
+        outbox = self._core.outbox
         while self._ended is None:
             now = trio.current_time()
             due = now if self._pace is None else self._pace.due(now)
-            if self._pongs:
-                text = self._pongs.popleft()  # they are free, and a late one could cost the connection
-            elif self._outbox and due <= now:
-                text = self._outbox.popleft()
+            text = self._core.urgent(now)  # free of the rate, and a late one could cost the connection
+            if text is None and outbox and due <= now:
+                text = outbox.popleft()
                 if self._pace is not None:
                     self._pace.take(now)
-            else:
-                with trio.move_on_at(due if self._outbox else math.inf):
+            if text is None:
+                with trio.move_on_at(min(due if outbox else math.inf, self._core.received.due)):
                     await self._outbox_changed.park()
                 continue
             self._sending = True
@@ -281,7 +278,7 @@ class Session:
         with trio.move_on_after(WELCOME_SECONDS):
             try:
                 await self._websocket.send_message(hello)
-                welcome = self._apply(await self._websocket.get_message())
+                welcome = self._apply(await self._websocket.get_message())[0]
             except trio_websocket.ConnectionClosed as closed:
                 raise ConnectionClosed(*_code(closed)) from None
             except BadServerFrame as error:
@@ -305,19 +302,21 @@ class Session:
                     self._finish(None, f"nothing came for {patience:g} s")
                     await self._close(1001)
                     return
-                self._deliver(self._apply(message))
+                for effect in self._apply(message):
+                    self._deliver(effect)
+                self._outbox_changed.unpark_all()  # a pong or an ack may be due
         except trio_websocket.ConnectionClosed as closed:
             self._finish(*_code(closed))
         except BadServerFrame as error:
             self._finish(4501, str(error))
             await self._close(4501)
 
-    def _apply(self, message: str | bytes) -> Effect | None:
+    def _apply(self, message: str | bytes) -> list[Effect]:
         if isinstance(message, bytes):
             raise BadServerFrame("a binary message")
-        return self._core.receive(message)
+        return self._core.receive(message, trio.current_time())
 
-    def _deliver(self, effect: Effect | None) -> None:
+    def _deliver(self, effect: Effect) -> None:
         """Give what has arrived to whom it concerns."""
         match effect:
             case Arrived(number, item):
@@ -334,9 +333,6 @@ class Session:
                         if not inbox.add(part):
                             inbox.end(Lagged("the chunks of a stream were taken too slowly"))
                             self._abandon(number)
-            case Send(text):
-                self._pongs.append(text)
-                self._outbox_changed.unpark_all()
             case Pong(t):
                 # [SES-36]: a pong that nobody waits for is ignored.
                 if t is not None and t in self._pings:
@@ -344,8 +340,8 @@ class Session:
             case GoAway():
                 self.goaway = effect
                 self.draining.set()
-            case Welcome() | None:
-                pass
+            case Welcome() | Lost():
+                raise AssertionError("this session has one connection")
 
     def _finish(self, code: int | None, reason: str) -> None:
         """The session is over: tell everybody who waits, once. Spec: 03-session [SES-46]."""

@@ -1,278 +1,283 @@
-"""The client's side of a session, without input or output: which exchanges there are, and what each may hear.
+"""The client's side of a session, without input or output: what to send, and what each exchange may hear.
 
-Text comes in, effects go out; commands return the text to send. It knows no clock and no socket. What
-arrives for an exchange is told by its id; keeping it until somebody wants it is not done here.
+A session may outlive its connections. The state that makes it so is small: the last id used, the last `seq`
+received, the name of the session, how often it was resumed, and the unfinished exchanges in the order of
+their ids. Text comes in, effects go out, and what is to be written waits in `outbox` and `urgent`. The core
+knows no socket and no clock.
+
+Spec: 03-session, 06-delivery, 07-resume.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+import copy
+from collections import deque
+from typing import TYPE_CHECKING
 
+from holdfast_reference.client.effects import Arrived, Effect, Lost
 from holdfast_reference.client.errors import BadServerFrame, RequestError
+from holdfast_reference.client.exchanges import Exchange, Fate, Kind, State
 from holdfast_reference.client.frames import (
     ABSENT,
-    Chunk,
-    Event,
-    Gap,
     GoAway,
-    Opened,
-    Part,
+    Numbered,
     Ping,
     Pong,
-    Result,
-    Terminal,
     Unknown,
     Welcome,
     decode,
     encode,
+    encode_again,
+    encode_hello,
 )
+from holdfast_reference.client.reaction import Reaction, reaction
+from holdfast_reference.client.received import Received
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable
+
+    from holdfast_reference.client.calls import Call
 
 SUBPROTOCOL = "holdfast.v1.json"
-MAX_FIRST_FRAME = 65536
-"""Bytes of a `hello` that every server takes."""
-
-
-class State(Enum):
-    """Where an exchange is, seen by the client that started it."""
-
-    SENT = auto()
-    OPEN = auto()
-    CANCELLING = auto()
-    DONE = auto()
-
-
-class Happening(Enum):
-    """What moves an exchange on."""
-
-    OPEN = auto()
-    PART = auto()
-    CANCEL = auto()
-    TERMINAL = auto()
-    SESSION_END = auto()
-
-
-# The table of the specification. A finished exchange has no entry any more, so nothing leads out of DONE.
-TRANSITIONS: Final[Mapping[State, Mapping[Happening, State]]] = {
-    State.SENT: {
-        Happening.OPEN: State.OPEN,
-        Happening.PART: State.SENT,
-        Happening.CANCEL: State.CANCELLING,
-        Happening.TERMINAL: State.DONE,
-        Happening.SESSION_END: State.DONE,
-    },
-    State.OPEN: {
-        Happening.PART: State.OPEN,
-        Happening.CANCEL: State.CANCELLING,
-        Happening.TERMINAL: State.DONE,
-        Happening.SESSION_END: State.DONE,
-    },
-    State.CANCELLING: {
-        Happening.OPEN: State.CANCELLING,
-        Happening.PART: State.CANCELLING,
-        Happening.CANCEL: State.CANCELLING,
-        Happening.TERMINAL: State.DONE,
-        Happening.SESSION_END: State.DONE,
-    },
-}
-
-
-class Kind(Enum):
-    """What an exchange is, as far as it decides which frames may come."""
-
-    PLAIN = auto()
-    STREAM = auto()
-    SUBSCRIPTION = auto()
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One unfinished exchange."""
-
-    kind: Kind
-    state: State = State.SENT
-    opened: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """This has to go to the server, free of the rate."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """The server said this about exchange `id`."""
-
-    id: int
-    item: Part | Terminal
-
-
-Effect = Welcome | GoAway | Pong | Send | Arrived
 
 
 class ClientCore:
-    """One session, from `hello` to the end of its only connection.
+    """One client, from its first `hello` on, over as many connections and sessions as it takes.
+
+    Connections are told apart by `link`, the number of their `hello`. Times are seconds of one clock; for the
+    sake of `dedupe` it should run through sleep.
 
     Attributes:
-        welcome: what the server said first; None before that.
+        link: the newest connection.
+        welcome: what the server said last; None before it said anything.
+        outbox: frames to write in this order, as fast as the rate allows.
     """
 
     def __init__(self) -> None:
+        self.link = 0
         self.welcome: Welcome | None = None
-        self._exchanges: dict[int, Exchange] = {}
-        self._last_id = 0
+        self.outbox: deque[str] = deque()
+        self.session: str | None = None
+        self.attempt = 0
+        self.received = Received()
+        self.exchanges: dict[int, Exchange] = {}
+        self._n = 0
+        self._reading = 0  # the connection whose frames count
+        self._pongs: deque[str] = deque()
         self._last_t = 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is somebody to send to."""
+        return self._reading == self.link > 0
+
+    # Connections.
+
     def hello(self, profiles: Iterable[str], *, token: str | None, max_frame: int) -> str:
-        """The first frame.
+        """The first frame of a new connection; nothing more is written on an older one.
+
+        Spec: [SES-01] [RES-13] [RES-14] [RES-15].
 
         Args:
             token: bearer token; None to go by what the upgrade request proves, or to stay anonymous.
             max_frame: bytes of the largest frame that the server may send.
-
-        Spec: 03-session [SES-01].
         """
-        frame: dict[str, object] = {
-            "type": "hello",
-            "profiles": list(profiles),
-            "limits": {"max_frame": max_frame},
-        }
-        if token is not None:
-            frame["auth"] = {"scheme": "bearer", "token": token}
-        return encode(frame, max_frame=MAX_FIRST_FRAME)
+        self.link += 1
+        self.outbox.clear()
+        self._pongs.clear()
+        resume = None
+        if self.session is not None:
+            self.attempt += 1
+            resume = {"session": self.session, "seq": self.received.got, "attempt": self.attempt}
+            self.received.told()
+        return encode_hello(profiles, token, max_frame, resume)
 
-    def receive(self, text: str) -> Effect | None:
-        """Apply one text frame of the server; return what follows from it, None when nothing does.
+    def closed(self, code: int | None, link: int | None = None) -> Reaction | None:
+        """A connection has ended; what to do about it, None when a newer one has taken its place.
+
+        Spec: [RES-44] [RES-45] [DEL-31].
+        """
+        if link is not None and link != self.link:
+            return None
+        self._reading = 0
+        self.outbox.clear()
+        self._pongs.clear()
+        what = reaction(code)
+        if what is Reaction.RECONNECT_BACKOFF_FRESH:
+            self.session = None
+        return what
+
+    def receive(self, text: str, now: float, link: int | None = None) -> list[Effect]:
+        """Apply one text frame of the server; return what follows from it.
+
+        Frames of the connection before the newest count until the newest has its `welcome`.
 
         Raises:
-            BadServerFrame: the server must not send this, or not now.
+            BadServerFrame: the server must not send this, or not now; the session is given up.
         """
-        incoming = decode(text)
-        if self.welcome is None:
-            if not isinstance(incoming, Welcome):
-                raise BadServerFrame("the first frame is not welcome")
-            self.welcome = incoming
-            return incoming
+        try:
+            if not self.ready and link in (None, self.link):
+                return self._greet(decode(text), now)
+            if link not in (None, self._reading):
+                return []
+            return self._hear(decode(text), len(text.encode()), now)
+        except BadServerFrame:
+            self.session = None
+            raise
+
+    def _greet(self, welcome: object, now: float) -> list[Effect]:
+        """Take up the session where it was left, or another one, in one step.
+
+        Spec: [RES-39] [RES-40] [RES-41] [RES-42] [RES-43] [RES-46].
+        """
+        if not isinstance(welcome, Welcome):
+            raise BadServerFrame("the first frame is not welcome")
+        if welcome.resumed and (
+            welcome.session is None or welcome.session != self.session or welcome.last_id is None
+        ):
+            raise BadServerFrame("resumed what was not asked for, or without last_id")
+        effects: list[Effect] = [welcome]
+        self.welcome = welcome
+        unfinished, last_id = self.exchanges, welcome.last_id
+        if not welcome.resumed:
+            self.session, self.attempt, self._n, self.exchanges = welcome.session, 0, 0, {}
+            self.received = Received.of(welcome.limits)
+        for number, exchange in list(unfinished.items()):
+            fate = Fate.of(number, last_id)
+            if not welcome.resumed:
+                again = self._start_again(exchange) if exchange.starts_again(fate, now) else None
+                effects.append(Lost(number, fate, again))
+            elif fate is Fate.NOT_ACCEPTED and exchange.kind is Kind.AUTH:
+                # This connection has shown newer credentials than that frame carries.
+                del unfinished[number]
+                effects.append(Lost(number, fate))
+        accepted = last_id if welcome.resumed and last_id is not None else 0
+        waiting = {number: each for number, each in self.exchanges.items() if number > accepted}
+        for number, exchange in waiting.items():
+            if (size := len(exchange.text.encode())) > self._max_frame:
+                del self.exchanges[number]
+                error = RequestError("too_large", f"the frame has {size} bytes, too many for this server")
+                effects.append(Arrived(number, error))
+            else:
+                self.outbox.append(exchange.text)
+        for number, exchange in self.exchanges.items():
+            if exchange.state is State.CANCELLING:
+                self.outbox.append(self._cancel(number))
+        self._reading = self.link
+        return effects
+
+    def _start_again(self, exchange: Exchange) -> int:
+        """Give an exchange of a lost session its place in this one."""
+        assert self.welcome is not None
+        since = exchange.cursor if "history" in self.welcome.profiles else None
+        number = self._n = self._n + 1
+        text = encode_again(exchange.text, number, since)
+        self.exchanges[number] = Exchange(exchange.kind, text, exchange.again_until, cursor=exchange.cursor)
+        return number
+
+    # What the server says.
+
+    def _hear(self, incoming: object, size: int, now: float) -> list[Effect]:
         match incoming:
-            case Welcome():
-                raise BadServerFrame("a second welcome")
             case Ping(t):
                 # [SES-35]: `t` goes back as it came, and not at all when it did not come.
-                pong: dict[str, object] = {"type": "pong"} if t is None else {"type": "pong", "t": t}
-                return Send(self._encode(pong))
-            case Unknown():
-                return None
+                if self.ready:
+                    pong: dict[str, object] = {"type": "pong"} if t is None else {"type": "pong", "t": t}
+                    self._pongs.append(self._encode(pong))
             case GoAway() | Pong():
-                return incoming
-            case number, item:
-                self._apply(number, item)
-                return Arrived(number, item)
+                return [incoming]
+            case Unknown(seq):
+                if seq is not None:
+                    self.received.is_new(seq, size, now)
+            case Numbered(seq, number, item):
+                if self.received.is_new(seq, size, now):
+                    exchange = self.exchanges.get(number)
+                    if exchange is None:
+                        raise BadServerFrame(f"a frame for {number}, which is no unfinished exchange")
+                    exchange.arrive(item)
+                    if exchange.state is State.DONE:
+                        del self.exchanges[number]
+                    return [Arrived(number, item)]
+            case _:
+                raise BadServerFrame("a second welcome")
+        return []
 
-    def _apply(self, number: int, item: Part | Terminal) -> None:
-        """Move an exchange on by what arrived for it, if that may arrive now."""
-        exchange = self._exchanges.get(number)
-        if exchange is None:
-            raise BadServerFrame(f"a frame for {number}, which is no unfinished exchange")
-        match item:
-            case Opened():
-                legal = exchange.kind is Kind.SUBSCRIPTION and not exchange.opened
-                exchange.opened = True
-                happening = Happening.OPEN
-            case Event() | Gap():
-                legal, happening = exchange.opened, Happening.PART
-            case Chunk():
-                legal, happening = exchange.kind is Kind.STREAM, Happening.PART
-            case Result():
-                # A subscription only ends well when it is cancelled; refusing it is an error.
-                legal = exchange.kind is not Kind.SUBSCRIPTION or exchange.state is not State.SENT
-                happening = Happening.TERMINAL
-            case RequestError():
-                legal, happening = True, Happening.TERMINAL
-        if not legal:
-            raise BadServerFrame(f"{type(item).__name__.lower()} for {number}, which is {exchange}")
-        exchange.state = TRANSITIONS[exchange.state][happening]
-        if exchange.state is State.DONE:
-            del self._exchanges[number]
-
-    def request(
-        self, method: str, data: object = ABSENT, *, timeout_ms: int | None = None, stream: bool = False
-    ) -> tuple[int, str]:
-        """Start a request; return its id and the frame to send."""
-        self._need("rpc")
-        frame: dict[str, object] = {"method": method}
-        if timeout_ms is not None:
-            frame["timeout_ms"] = timeout_ms
-        if stream:
-            frame["stream"] = True
-        return self._start(Kind.STREAM if stream else Kind.PLAIN, "request", frame, data)
-
-    def subscribe(self, channel: str | None = None, *, pattern: str | None = None) -> tuple[int, str]:
-        """Start a subscription to exactly one of `channel` and `pattern`."""
-        if (channel is None) == (pattern is None):
-            raise TypeError("a subscription has either a channel or a pattern")
-        if channel is not None:
-            self._need("pubsub")
-            return self._start(Kind.SUBSCRIPTION, "subscribe", {"channel": channel})
-        self._need("pattern")
-        return self._start(Kind.SUBSCRIPTION, "subscribe", {"pattern": pattern})
-
-    def publish(self, channel: str, data: object, *, echo: bool = True) -> tuple[int, str]:
-        """Start a publish; without `echo` this session's own subscriptions do not see it."""
-        self._need("pubsub")
-        frame: dict[str, object] = {"channel": channel}
-        if not echo:
-            frame["echo"] = False
-        return self._start(Kind.PLAIN, "publish", frame, data)
-
-    def auth(self, token: str) -> tuple[int, str]:
-        """Start to present new credentials for the same principal."""
-        return self._start(Kind.PLAIN, "auth", {"token": token})
-
-    def cancel(self, number: int) -> str | None:
-        """Ask for the end of an exchange; None when it has ended or was asked before."""
-        exchange = self._exchanges.get(number)
-        if exchange is None or exchange.state is State.CANCELLING:
+    def urgent(self, now: float) -> str | None:
+        """The next frame to write at once, past the outbox and free of the rate; None when there is none."""
+        if self._pongs:
+            return self._pongs.popleft()
+        if not self.ready or now < self.received.due:
             return None
-        exchange.state = TRANSITIONS[exchange.state][Happening.CANCEL]
-        return self._encode({"type": "cancel", "of": number})
+        self.received.told()
+        return self._encode({"type": "ack", "seq": self.received.got})
 
-    def ping(self) -> tuple[str, str]:
-        """A ping; return the `t` that its pong will carry, and the frame."""
+    # What the application wants, with a connection or without one.
+
+    def start(self, call: Call, now: float) -> int:
+        """Start an exchange; return its id.
+
+        Raises:
+            RequestError: the server would not take it: `unsupported` or `too_large`.
+            TypeError, ValueError: JSON cannot carry its data.
+        """
+        assert self.welcome is not None  # [SES-01]: nothing but hello is said before
+        if missing := call.needs - self.welcome.profiles:  # [VER-11]
+            raise RequestError("unsupported", f"{', '.join(missing)} was not negotiated")
+        number = self._n + 1
+        text = self._encode({"type": call.type, "id": number, **call.members}, call.data)
+        self._n = number  # [ENV-04]; not before the frame exists, so that a bad value uses up nothing
+        again_until = now + self.welcome.dedupe_ms / 2000 if call.repeatable else now
+        self.exchanges[number] = Exchange(call.kind, text, again_until)
+        if self.ready:
+            self.outbox.append(text)
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Ask for the end of an exchange, unless it has ended or that was asked before."""
+        exchange = self.exchanges.get(number)
+        if exchange is not None and exchange.cancel() and self.ready:
+            self.outbox.append(self._cancel(number))
+
+    def ping(self) -> str:
+        """Send a ping; return the `t` that its pong will carry. It is lost with its connection."""
         self._last_t += 1
         t = str(self._last_t)
-        return t, self._encode({"type": "ping", "t": t})
+        if self.ready:
+            self.outbox.append(self._encode({"type": "ping", "t": t}))
+        return t
 
     def end(self) -> list[int]:
-        """The session has ended, and every unfinished exchange with it. Return their ids.
+        """Nobody will go on with this session: every unfinished exchange ends. Return their ids.
 
         Spec: 03-session [SES-46].
         """
-        unfinished = list(self._exchanges)
-        self._exchanges.clear()
+        unfinished = list(self.exchanges)
+        self.exchanges.clear()
         return unfinished
 
-    def _start(
-        self, kind: Kind, type_: str, frame: Mapping[str, object], data: object = ABSENT
-    ) -> tuple[int, str]:
-        number = self._last_id + 1
-        text = self._encode({"type": type_, "id": number, **frame}, data)
-        self._last_id = number  # [ENV-04]; not before the frame exists, so that a bad value uses up nothing
-        self._exchanges[number] = Exchange(kind)
-        return number, text
+    def _cancel(self, number: int) -> str:
+        return self._encode({"type": "cancel", "of": number})
 
     def _encode(self, frame: dict[str, object], data: object = ABSENT) -> str:
-        assert self.welcome is not None  # [SES-01]: nothing but hello is said before
-        max_frame = self.welcome.limits["max_frame"]
-        assert isinstance(max_frame, int)  # `decode` saw to it
-        return encode(frame, data, max_frame=max_frame)
+        return encode(frame, data, max_frame=self._max_frame)
 
-    def _need(self, profile: str) -> None:
-        """Refuse here what the server would have to. Spec: 10-versioning [VER-11]."""
-        if self.welcome is None or profile not in self.welcome.profiles:
-            raise RequestError("unsupported", f"the profile {profile} was not negotiated")
+    @property
+    def _max_frame(self) -> int:
+        assert self.welcome is not None  # [SES-01]: nothing but hello is said before
+        return self.welcome.max_frame
+
+    # The state as a value.
+
+    def copy(self) -> ClientCore:
+        twin = copy.copy(self)
+        twin.outbox, twin._pongs = self.outbox.copy(), self._pongs.copy()
+        twin.exchanges = {number: each.copy() for number, each in self.exchanges.items()}
+        twin.received = self.received.copy()
+        return twin
+
+    def key(self) -> Hashable:
+        return (
+            (self._n, self.session, self.attempt, self.link, self._reading, self._last_t),
+            tuple((number, each.key()) for number, each in self.exchanges.items()),
+            (tuple(self.outbox), tuple(self._pongs), self.received.key()),
+        )

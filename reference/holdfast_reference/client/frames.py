@@ -11,14 +11,16 @@ import json
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from holdfast_reference.client.errors import BadServerFrame, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 MAX_DEPTH = 64
+MAX_FIRST_FRAME = 65536
+"""Bytes of a `hello` that every server takes."""
 
 T = TypeVar("T")
 
@@ -43,6 +45,10 @@ class Welcome:
         interval_ms, timeout_ms: the heartbeat.
         principal: who we are to the server, None when it does not say.
         expires_in_ms: how long the credentials last from now on; None for ever.
+        session: the name to resume it by, a secret; None without profile `resume`.
+        resumed: whether it is the session that was asked for.
+        last_id: the last id that the session asked for has accepted, or will ever; None when nobody can tell.
+        refused: why it was not resumed, such as `expired`; None when it was, or was not asked for.
     """
 
     conn: str
@@ -52,6 +58,24 @@ class Welcome:
     timeout_ms: int
     principal: str | None
     expires_in_ms: int | None
+    session: str | None = None
+    resumed: bool = False
+    last_id: int | None = None
+    refused: str | None = None
+
+    @property
+    def max_frame(self) -> int:
+        """Bytes of the largest frame that the server takes."""
+        return self._limit("max_frame")
+
+    @property
+    def dedupe_ms(self) -> int:
+        """How long a `dedupe` is remembered; 0 without profile `history`."""
+        return self._limit("dedupe_ms")
+
+    def _limit(self, name: str) -> int:
+        value = self.limits.get(name)
+        return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +88,42 @@ class GoAway:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The subscription is live."""
+    """The subscription is live.
+
+    Attributes:
+        cursor: where its events continue from; None on a channel without a log.
+        recovered: whether nothing is missing since the cursor that was asked for; None when none was.
+        reason: why it is not recovered.
+    """
+
+    cursor: str | None = None
+    recovered: bool | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something was published. `channel` is always there for a pattern; bytes are `data` sent as bytes."""
+    """Something was published. `channel` is always there for a pattern; bytes are `data` sent as bytes.
+
+    `cursor` is the place just after it, None on a channel without a log.
+    """
 
     data: object
     channel: str | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Events are missing here: `missed` of them, None when nobody counted.
 
-    Reason `overflow` also stands for events that came and were not taken in time on this side.
+    Reason `overflow` also stands for events that came and were not taken in time on this side. `cursor` is
+    the place just after them, None on a channel without a log.
     """
 
     reason: str
     missed: int | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +156,24 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A type that this client does not know. Spec: 10-versioning [VER-09]."""
+    """A type that this client does not know; its `seq` counts. Spec: 10-versioning [VER-09]."""
+
+    seq: int | None = None
 
 
 Part = Opened | Event | Gap | Chunk
 Terminal = Result | RequestError
-Incoming = Welcome | GoAway | Ping | Pong | Unknown | tuple[int, Part | Terminal]
+
+
+class Numbered(NamedTuple):
+    """What the server says about exchange `id`; `seq` is None without profile `ack`."""
+
+    seq: int | None
+    id: int
+    item: Part | Terminal
+
+
+Incoming = Welcome | GoAway | Ping | Pong | Unknown | Numbered
 
 
 def encode(frame: dict[str, object], data: object = ABSENT, *, max_frame: int) -> str:
@@ -144,6 +196,36 @@ def encode(frame: dict[str, object], data: object = ABSENT, *, max_frame: int) -
     if size > max_frame:
         raise RequestError("too_large", f"the frame has {size} bytes, the server takes {max_frame}")
     return text
+
+
+def encode_hello(
+    profiles: Iterable[str], token: str | None, max_frame: int, resume: Mapping[str, object] | None
+) -> str:
+    """The first frame of a connection. Spec: [SES-01]."""
+    frame: dict[str, object] = {
+        "type": "hello",
+        "profiles": list(profiles),
+        "limits": {"max_frame": max_frame},
+    }
+    if token is not None:
+        frame["auth"] = {"scheme": "bearer", "token": token}
+    if resume is not None:
+        frame["resume"] = resume
+    return encode(frame, max_frame=MAX_FIRST_FRAME)
+
+
+def encode_again(text: str, id: int, since: str | None) -> str:
+    """A frame of `encode` as it is sent to another session.
+
+    Args:
+        since: where a subscription continues from; None for where it began.
+    """
+    frame = json.loads(text)
+    frame["id"] = id
+    if since is not None:
+        frame.pop("last", None)
+        frame["since"] = since
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check(data: object, levels: int) -> None:
@@ -172,20 +254,10 @@ def decode(text: str) -> Incoming:
         raise BadServerFrame(f"not JSON: {error}") from error
     if not isinstance(frame, dict):
         raise BadServerFrame("not an object")
-    match _take(frame, "type", str):
-        case "event":
-            event = Event(_data(frame, needed=True), _maybe(frame, "channel", str))
-            return _take(frame, "id", int), event
-        case "result":
-            return _take(frame, "id", int), Result(_data(frame))
-        case "chunk":
-            return _take(frame, "id", int), Chunk(_data(frame, needed=True))
-        case "error":
-            return _take(frame, "id", int), _error(_take(frame, "error", dict))
-        case "open":
-            return _take(frame, "id", int), Opened()
-        case "gap":
-            return _take(frame, "id", int), Gap(_take(frame, "reason", str), _maybe(frame, "missed", int))
+    kind = _take(frame, "type", str)
+    if kind in _NUMBERED:
+        return Numbered(_maybe(frame, "seq", int), _take(frame, "id", int), _NUMBERED[kind](frame))
+    match kind:
         case "ping":
             return Ping(_maybe(frame, "t", str))
         case "pong":
@@ -195,7 +267,8 @@ def decode(text: str) -> Incoming:
         case "welcome":
             return _welcome(frame)
         case _:
-            return Unknown()
+            seq = frame.get("seq")
+            return Unknown(seq if isinstance(seq, int) else None)
 
 
 def _welcome(frame: Mapping[str, object]) -> Welcome:
@@ -203,6 +276,7 @@ def _welcome(frame: Mapping[str, object]) -> Welcome:
     auth = _maybe(frame, "auth", dict) or {}
     limits = _take(frame, "limits", dict)
     _take(limits, "max_frame", int)
+    refused = _maybe(frame, "resume_error", dict)
     return Welcome(
         conn=_take(frame, "conn", str),
         profiles=frozenset(str(profile) for profile in _take(frame, "profiles", list)),
@@ -211,6 +285,19 @@ def _welcome(frame: Mapping[str, object]) -> Welcome:
         timeout_ms=_take(heartbeat, "timeout_ms", int),
         principal=_maybe(auth, "principal", str),
         expires_in_ms=_maybe(auth, "expires_in_ms", int),
+        session=_maybe(frame, "session", str),
+        resumed=frame.get("resumed") is True,
+        last_id=_maybe(frame if refused is None else refused, "last_id", int),
+        refused=None if refused is None else _take(refused, "code", str),
+    )
+
+
+def _opened(frame: Mapping[str, object]) -> Opened:
+    recovered = frame.get("recovered")
+    return Opened(
+        _maybe(frame, "cursor", str),
+        recovered if isinstance(recovered, bool) else None,
+        _maybe(frame, "reason", str),
     )
 
 
@@ -222,6 +309,20 @@ def _error(error: Mapping[str, object]) -> RequestError:
         _maybe(error, "retry_ms", int),
         _maybe(error, "ref", str) or "",
     )
+
+
+_NUMBERED: Final[Mapping[str, Callable[[Mapping[str, object]], Part | Terminal]]] = {
+    "event": lambda frame: Event(
+        _data(frame, needed=True), _maybe(frame, "channel", str), _maybe(frame, "cursor", str)
+    ),
+    "result": lambda frame: Result(_data(frame)),
+    "chunk": lambda frame: Chunk(_data(frame, needed=True)),
+    "error": lambda frame: _error(_take(frame, "error", dict)),
+    "open": _opened,
+    "gap": lambda frame: Gap(
+        _take(frame, "reason", str), _maybe(frame, "missed", int), _maybe(frame, "cursor", str)
+    ),
+}
 
 
 def _data(frame: Mapping[str, object], needed: Literal[True, False] = False) -> object:

@@ -50,15 +50,16 @@ class Inbox:
         match part:
             case Chunk():
                 return False
-            case Gap(missed=missed):
+            case Gap(missed=missed, cursor=cursor):
                 pass
-            case Event():
+            case Event(cursor=cursor):
                 missed = 1
         last = self._parts[-1] if self._parts else None
         if not isinstance(last, Gap):
-            self._parts.append(Gap("overflow", missed))
-        elif last.missed is not None:
-            self._parts[-1] = replace(last, missed=None if missed is None else last.missed + missed)
+            self._parts.append(Gap("overflow", missed, cursor))
+        else:
+            total = None if missed is None or last.missed is None else last.missed + missed
+            self._parts[-1] = replace(last, missed=total, cursor=cursor)
         return True
 
     def end(self, outcome: Result | HoldfastError) -> None:

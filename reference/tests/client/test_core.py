@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import jsonschema
 import pytest
 import referencing
-from holdfast_reference.client.core import TRANSITIONS, Arrived, ClientCore, Happening, Send, State
+from holdfast_reference.client import calls
+from holdfast_reference.client.core import ClientCore
+from holdfast_reference.client.effects import Arrived
 from holdfast_reference.client.errors import BadServerFrame, RequestError
-from holdfast_reference.client.frames import Chunk, Event, Gap, Opened, Pong, Result, Welcome
+from holdfast_reference.client.exchanges import TRANSITIONS, Happening, State
+from holdfast_reference.client.frames import Chunk, Event, Gap, Opened, Pong, Result, Welcome, encode_again
 
 if TYPE_CHECKING:
     from referencing.jsonschema import SchemaRegistry
 
 SCHEMAS = Path(__file__).parents[3] / "schemas" / "v1"
-ALL = ("rpc", "pubsub", "pattern", "fence")
+ALL = ("rpc", "pubsub", "pattern", "fence", "history")
 
 
 def ready(profiles: tuple[str, ...] = ALL, max_frame: int = 4096) -> ClientCore:
@@ -32,8 +35,23 @@ def ready(profiles: tuple[str, ...] = ALL, max_frame: int = 4096) -> ClientCore:
         "heartbeat": {"interval_ms": 1000, "timeout_ms": 500},
         "auth": {"principal": "alice"},
     }
-    assert isinstance(core.receive(json.dumps(welcome)), Welcome)
+    assert isinstance(hear(core, json.dumps(welcome)), Welcome)
     return core
+
+
+def hear(core: ClientCore, text: str) -> object:
+    """What follows from a frame that nothing or one thing follows from."""
+    effects = core.receive(text, 0.0)
+    assert len(effects) <= 1
+    return effects[0] if effects else None
+
+
+def start(core: ClientCore, call: calls.Call) -> tuple[int, dict[str, object]]:
+    """Start something on a core that has nothing else to send; return its id and its frame."""
+    number = core.start(call, 0.0)
+    frame: dict[str, object] = json.loads(core.outbox.popleft())
+    assert not core.outbox
+    return number, frame
 
 
 def test_the_exchange_table_is_the_one_of_the_registry() -> None:
@@ -63,89 +81,91 @@ def test_hello_names_profiles_credentials_and_the_largest_frame() -> None:
 def test_the_first_frame_is_welcome(text: str) -> None:
     """A server says nothing before it. [SES-07]"""
     with pytest.raises(BadServerFrame):
-        ClientCore().receive(text)
+        ClientCore().receive(text, 0.0)
 
 
 def test_welcome_comes_once() -> None:
     """[SES-06]"""
     core = ready()
     with pytest.raises(BadServerFrame):
-        core.receive('{"type":"welcome","conn":"c","profiles":[],"limits":{"max_frame":4096},"heartbeat":'
+        hear(core, '{"type":"welcome","conn":"c","profiles":[],"limits":{"max_frame":4096},"heartbeat":'
                      '{"interval_ms":1,"timeout_ms":1}}')  # fmt: skip
 
 
 def test_ids_rise_and_a_frame_that_cannot_be_sent_uses_up_none() -> None:
     """[ENV-04]"""
     core = ready(max_frame=4096)
-    assert core.request("m")[0] == 1
+    assert start(core, calls.request("m"))[0] == 1
     with pytest.raises(RequestError, match="too_large"):
-        core.publish("c", "x" * 5000)
+        start(core, calls.publish("c", "x" * 5000))
     with pytest.raises(ValueError, match="JSON"):
-        core.publish("c", float("nan"))
-    number, text = core.publish("c", 1, echo=False)
-    assert json.loads(text) == {"type": "publish", "id": 2, "channel": "c", "echo": False, "data": 1}
+        start(core, calls.publish("c", float("nan")))
+    number, frame = start(core, calls.publish("c", 1, echo=False))
+    assert frame == {"type": "publish", "id": 2, "channel": "c", "echo": False, "data": 1}
     assert number == 2
 
 
 def test_the_frames_that_start_exchanges() -> None:
     """Members are there when asked for, and only then."""
     core = ready()
-    assert json.loads(core.request("m", None, timeout_ms=5, stream=True)[1]) == {
+    assert start(core, calls.request("m", None, timeout_ms=5, stream=True))[1] == {
         "type": "request", "id": 1, "method": "m", "timeout_ms": 5, "stream": True, "data": None,
     }  # fmt: skip
-    assert json.loads(core.subscribe("c")[1]) == {"type": "subscribe", "id": 2, "channel": "c"}
-    assert json.loads(core.subscribe(pattern="a/*")[1]) == {"type": "subscribe", "id": 3, "pattern": "a/*"}
-    assert json.loads(core.auth("t")[1]) == {"type": "auth", "id": 4, "token": "t"}
+    assert start(core, calls.subscribe("c"))[1] == {"type": "subscribe", "id": 2, "channel": "c"}
+    assert start(core, calls.subscribe(pattern="a/*"))[1] == {"type": "subscribe", "id": 3, "pattern": "a/*"}
+    assert start(core, calls.auth("t"))[1] == {"type": "auth", "id": 4, "token": "t"}
 
 
 def test_a_subscription_has_one_of_channel_and_pattern() -> None:
     """[SUB-04]"""
     core = ready()
     with pytest.raises(TypeError):
-        core.subscribe()
+        start(core, calls.subscribe())
     with pytest.raises(TypeError):
-        core.subscribe("c", pattern="a/*")
+        start(core, calls.subscribe("c", pattern="a/*"))
 
 
 def test_what_was_not_negotiated_is_refused_without_a_frame() -> None:
     """[VER-11]"""
     core = ready(profiles=("pubsub",))
     with pytest.raises(RequestError, match="unsupported"):
-        core.request("m")
+        start(core, calls.request("m"))
     with pytest.raises(RequestError, match="unsupported"):
-        core.subscribe(pattern="a/*")
-    assert core.subscribe("c")[0] == 1
+        start(core, calls.subscribe(pattern="a/*"))
+    assert start(core, calls.subscribe("c"))[0] == 1
 
 
 def test_a_subscription_from_open_to_the_end() -> None:
     """open, events and gaps, cancel, one last event, result."""
     core = ready()
-    number, _ = core.subscribe("c")
-    assert core.receive('{"type":"open","id":1}') == Arrived(1, Opened())
-    assert core.receive('{"type":"event","id":1,"data":5}') == Arrived(1, Event(5))
-    assert core.receive('{"type":"gap","id":1,"reason":"overflow"}') == Arrived(1, Gap("overflow"))
-    assert core.cancel(number) == '{"type":"cancel","of":1}'
-    assert core.cancel(number) is None
-    assert core.receive('{"type":"event","id":1,"data":6}') == Arrived(1, Event(6))
-    assert core.receive('{"type":"result","id":1}') == Arrived(1, Result())
-    assert core.cancel(number) is None
+    number, _ = start(core, calls.subscribe("c"))
+    assert hear(core, '{"type":"open","id":1}') == Arrived(1, Opened())
+    assert hear(core, '{"type":"event","id":1,"data":5}') == Arrived(1, Event(5))
+    assert hear(core, '{"type":"gap","id":1,"reason":"overflow"}') == Arrived(1, Gap("overflow"))
+    core.cancel(number)
+    core.cancel(number)
+    assert list(core.outbox) == ['{"type":"cancel","of":1}']
+    assert hear(core, '{"type":"event","id":1,"data":6}') == Arrived(1, Event(6))
+    assert hear(core, '{"type":"result","id":1}') == Arrived(1, Result())
+    core.cancel(number)
+    assert len(core.outbox) == 1
 
 
 def test_open_may_cross_a_cancel() -> None:
     """It was already on its way. [RPC-07]"""
     core = ready()
-    number, _ = core.subscribe("c")
+    number, _ = start(core, calls.subscribe("c"))
     core.cancel(number)
-    assert core.receive('{"type":"open","id":1}') == Arrived(1, Opened())
-    assert core.receive('{"type":"result","id":1}') == Arrived(1, Result())
+    assert hear(core, '{"type":"open","id":1}') == Arrived(1, Opened())
+    assert hear(core, '{"type":"result","id":1}') == Arrived(1, Result())
 
 
 def test_a_stream_has_chunks_and_then_its_terminal() -> None:
     """[RPC-19]"""
     core = ready()
-    core.request("m", stream=True)
-    assert core.receive('{"type":"chunk","id":1,"data":1}') == Arrived(1, Chunk(1))
-    assert core.receive('{"type":"result","id":1,"data":2}') == Arrived(1, Result(2))
+    start(core, calls.request("m", stream=True))
+    assert hear(core, '{"type":"chunk","id":1,"data":1}') == Arrived(1, Chunk(1))
+    assert hear(core, '{"type":"result","id":1,"data":2}') == Arrived(1, Result(2))
 
 
 @pytest.mark.parametrize(
@@ -166,38 +186,40 @@ def test_a_stream_has_chunks_and_then_its_terminal() -> None:
 def test_a_server_that_breaks_the_table_is_found(frames: list[str]) -> None:
     """The last of the frames is the bad one."""
     core = ready()
-    core.request("m")
-    core.subscribe("c")
-    core.request("m", stream=True)
+    start(core, calls.request("m"))
+    start(core, calls.subscribe("c"))
+    start(core, calls.request("m", stream=True))
     for text in frames[:-1]:
-        core.receive(text)
+        hear(core, text)
     with pytest.raises(BadServerFrame):
-        core.receive(frames[-1])
+        hear(core, frames[-1])
 
 
 def test_pings_are_answered_with_their_t() -> None:
     """Unchanged when there is one, and none when there is none. [SES-34] [SES-35]"""
     core = ready()
-    assert core.receive('{"type":"ping"}') == Send('{"type":"pong"}')
-    assert core.receive('{"type":"ping","t":"é"}') == Send('{"type":"pong","t":"é"}')
+    for t, pong in (("", '{"type":"pong"}'), (',"t":"é"', '{"type":"pong","t":"é"}')):
+        assert hear(core, f'{{"type":"ping"{t}}}') is None
+        assert core.urgent(0.0) == pong
+        assert core.urgent(0.0) is None
 
 
 def test_each_ping_of_ours_has_a_t_of_its_own() -> None:
     """So that a pong tells which it answers."""
     core = ready()
-    (first, text), (second, _) = core.ping(), core.ping()
+    first, second = core.ping(), core.ping()
     assert first != second
-    assert json.loads(text) == {"type": "ping", "t": first}
-    assert core.receive(f'{{"type":"pong","t":"{first}"}}') == Pong(first)
+    assert json.loads(core.outbox[0]) == {"type": "ping", "t": first}
+    assert hear(core, f'{{"type":"pong","t":"{first}"}}') == Pong(first)
 
 
 def test_the_end_of_the_session_ends_what_is_unfinished() -> None:
     """Once each. [SES-46]"""
     core = ready()
-    core.request("m")
-    core.subscribe("c")
-    core.request("m")
-    core.receive('{"type":"result","id":1}')
+    start(core, calls.request("m"))
+    start(core, calls.subscribe("c"))
+    start(core, calls.request("m"))
+    hear(core, '{"type":"result","id":1}')
     assert core.end() == [2, 3]
     assert core.end() == []
 
@@ -209,20 +231,26 @@ def test_every_frame_that_the_client_sends_is_valid_under_its_schema() -> None:
     resources = [(name, referencing.Resource.from_contents(schema)) for name, schema in known.items()]
     registry: SchemaRegistry = referencing.Registry().with_resources(resources)
     core = ready()
-    subscription, subscribe = core.subscribe("c")
-    pong = core.receive('{"type":"ping","t":"x"}')
-    assert isinstance(pong, Send)
+    subscription = core.start(calls.subscribe("c", since="x", require=True), 0.0)
+    for call in (
+        calls.subscribe("c", last=1),
+        calls.subscribe(pattern="a/**"),
+        calls.request("m", b"bytes", timeout_ms=1, stream=True),
+        calls.request("m"),
+        calls.publish("c", None, echo=False, dedupe="d"),
+        calls.auth("t"),
+    ):
+        core.start(call, 0.0)
+    core.cancel(subscription)
+    core.ping()
+    hear(core, '{"type":"ping","t":"x"}')
+    core.session = "s-1"
     texts = [
+        *core.outbox,
+        core.urgent(0.0),
+        encode_again(core.outbox[0], 7, "y"),
         ClientCore().hello(ALL, token="t", max_frame=4096),
-        core.request("m", b"bytes", timeout_ms=1, stream=True)[1],
-        core.request("m")[1],
-        subscribe,
-        core.subscribe(pattern="a/**")[1],
-        core.publish("c", None, echo=False)[1],
-        core.auth("t")[1],
-        core.cancel(subscription),
-        core.ping()[1],
-        pong.text,
+        core.hello(ALL, token="t", max_frame=4096),
     ]
     for text in texts:
         frame = json.loads(text or "")

@@ -13,6 +13,7 @@ from holdfast_reference.client.frames import (
     Event,
     Gap,
     GoAway,
+    Numbered,
     Opened,
     Ping,
     Pong,
@@ -46,7 +47,7 @@ def test_bytes_travel_as_base64_both_ways() -> None:
     """What goes out as bytes comes back as bytes."""
     text = encode({"type": "chunk", "id": 1}, b"\x00\xff", max_frame=4096)
     assert json.loads(text) == {"type": "chunk", "id": 1, "enc": "base64", "data": "AP8="}
-    assert decode(text) == (1, Chunk(b"\x00\xff"))
+    assert decode(text) == Numbered(None, 1, Chunk(b"\x00\xff"))
 
 
 @pytest.mark.parametrize(
@@ -75,18 +76,28 @@ def test_size_is_counted_in_bytes_and_may_reach_the_limit() -> None:
 @pytest.mark.parametrize(
     ("text", "meaning"),
     [
-        ('{"type":"result","id":7}', (7, Result())),
-        ('{"type":"result","id":7,"data":null}', (7, Result(None))),
-        ('{"type":"open","id":7,"cursor":"x"}', (7, Opened())),
-        ('{"type":"event","id":7,"data":{"a":1}}', (7, Event({"a": 1}))),
-        ('{"type":"event","id":7,"channel":"c","data":1,"future":[]}', (7, Event(1, "c"))),
-        ('{"type":"gap","id":7,"reason":"overflow","missed":3}', (7, Gap("overflow", 3))),
-        ('{"type":"gap","id":7,"reason":"too_large"}', (7, Gap("too_large"))),
+        ('{"type":"result","id":7}', Numbered(None, 7, Result())),
+        ('{"type":"result","id":7,"data":null}', Numbered(None, 7, Result(None))),
+        ('{"type":"open","id":7,"cursor":"x"}', Numbered(None, 7, Opened("x"))),
+        ('{"type":"event","id":7,"data":{"a":1}}', Numbered(None, 7, Event({"a": 1}))),
+        ('{"type":"event","id":7,"seq":3,"cursor":"x","data":1}', Numbered(3, 7, Event(1, cursor="x"))),
+        (
+            '{"type":"open","id":7,"seq":1,"cursor":"x","recovered":false,"reason":"epoch"}',
+            Numbered(1, 7, Opened("x", recovered=False, reason="epoch")),
+        ),
+        (
+            '{"type":"gap","id":7,"reason":"expired","cursor":"x"}',
+            Numbered(None, 7, Gap("expired", cursor="x")),
+        ),
+        ('{"type":"event","id":7,"channel":"c","data":1,"future":[]}', Numbered(None, 7, Event(1, "c"))),
+        ('{"type":"gap","id":7,"reason":"overflow","missed":3}', Numbered(None, 7, Gap("overflow", 3))),
+        ('{"type":"gap","id":7,"reason":"too_large"}', Numbered(None, 7, Gap("too_large"))),
         ('{"type":"ping"}', Ping(None)),
         ('{"type":"ping","t":""}', Ping("")),
         ('{"type":"pong","t":"x"}', Pong("x")),
         ('{"type":"goaway","after_ms":1,"deadline_ms":2}', GoAway(1, 2)),
         ('{"type":"vendor.thing","id":"whatever"}', Unknown()),
+        ('{"type":"vendor.thing","id":1,"seq":4}', Unknown(4)),
     ],
 )
 def test_reads_what_it_needs_and_ignores_the_rest(text: str, meaning: object) -> None:
@@ -98,7 +109,7 @@ def test_an_error_keeps_everything_a_program_needs() -> None:
     """Code, details and the time after which to try again."""
     text = '{"type":"error","id":2,"error":{"code":"app","message":"m","retry_ms":5,"data":[1],"ref":"r"}}'
     match decode(text):
-        case 2, RequestError() as error:
+        case Numbered(None, 2, RequestError() as error):
             assert (error.code, error.message, error.data, error.retry_ms, error.ref) == (
                 "app",
                 "m",
