@@ -10,9 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from . import registry, schemas
 from .client import Twice
+from .expect import same_json
+from .rules import RULES
+from .strand import Row, Strand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,91 +25,17 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .verdict import Line
 
-__all__ = ["RULES", "Ambient", "Rule", "Watch"]
+__all__ = ["RULES", "Ambient", "Watch"]
 
 TERMINAL = ("result", "error")
 
 NEVER_SENT = (1005, 1006, 1015)
 
+COMPARED = 4
+"""With the cursors of so many subscriptions to its channel each event is compared."""
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One ambient check: an id like any check's, the requirement that it judges, and its title.
-
-    `optional`: about something that a server may do and need not, so that never seeing it leaves nothing
-    open.
-    """
-
-    id: str
-    requirement: str
-    title: str
-    optional: bool = False
-
-
-RULES: dict[str, Rule] = {
-    rule.id: rule
-    for rule in (
-        Rule("trn/every-message-is-text", "TRN-06", "Every message of the server is one text message."),
-        Rule(
-            "trn/no-reserved-close-codes",
-            "TRN-16",
-            "No close frame of the server carries 1005, 1006 or 1015.",
-        ),
-        Rule("trn/nothing-after-close", "TRN-17", "Nothing follows the server's close frame."),
-        Rule("env/frames-match-schema", "ENV-01", "Every frame of the server fits the schema of its type."),
-        Rule("env/plain-integers", "ENV-02", "The ids of the server are written as plain digits."),
-        Rule(
-            "env/no-duplicate-names",
-            "ENV-03",
-            "No object of the server has two members of one name, `data` aside.",
-        ),
-        Rule("ses/one-welcome", "SES-06", "There is exactly one welcome on a connection."),
-        Rule("ses/nothing-before-welcome", "SES-07", "The server's first frame is welcome."),
-        Rule(
-            "ses/only-asked-profiles",
-            "SES-09",
-            "Welcome lists only profiles that were asked for and have their needs.",
-        ),
-        Rule("ses/profiles-listed-once", "SES-10", "Welcome lists no profile twice, and never core."),
-        Rule("ses/conn-is-unique", "SES-11", "No two connections have the same conn."),
-        Rule("ses/one-ping-per-interval", "SES-31", "There is at most one ping per heartbeat interval."),
-        Rule(
-            "ses/pong-echoes-t",
-            "SES-35",
-            "Each pong carries the t of a ping that is still unanswered, or none.",
-        ),
-        Rule("rpc/nothing-after-terminal", "RPC-02", "No frame follows the terminal of its exchange."),
-        Rule("rpc/only-known-ids", "RPC-03", "Every id of the server was used by the client before."),
-        Rule("rpc/chunks-only-when-asked", "RPC-20", "Chunks come only on requests with stream:true."),
-        Rule("sub/one-open", "SUB-01", "Each subscription opens at most once."),
-        Rule("sub/nothing-before-open", "SUB-02", "No event or gap comes before open."),
-        Rule(
-            "sub/event-names-its-channel",
-            "SUB-10",
-            "The channel on an event is the one subscribed to.",
-            optional=True,
-        ),
-        Rule(
-            "sub/pattern-event-has-channel",
-            "SUB-24",
-            "Each event of a pattern subscription names its channel.",
-        ),
-        Rule("del/no-held", "DEL-16", "No pong carries held."),
-        Rule("err/known-codes", "ERR-01", "Every error code is of the table or private."),
-        Rule("err/retry-when-retryable", "ERR-02", "Retryable codes carry retry_ms."),
-        Rule("err/close-codes", "ERR-07", "The server closes with a code that the table gives to servers."),
-        Rule("err/close-reason", "ERR-08", "The reason of a close frame is the name of its code."),
-        Rule("lim/limits-present", "LIM-01", "Welcome advertises every limit of the session's profiles."),
-        Rule("lim/max-frame-floor", "LIM-04", "The advertised max_frame is at least 4096."),
-        Rule("lim/frames-fit", "LIM-05", "No frame of the server exceeds max_frame of either side."),
-        Rule(
-            "ver/only-negotiated",
-            "VER-07",
-            "The server sends no type or member of a profile that is not in force.",
-        ),
-        Rule("sec/no-token-leaks", "SEC-07", "No frame or close reason holds a token of the client."),
-    )
-}
+Orders = dict[object, list[dict[object, int]]]
+"""By channel, for each subscription that has a log the place of each cursor in what it got."""
 
 
 @dataclass(slots=True)
@@ -119,24 +49,23 @@ class Violation:
 
 @dataclass(slots=True)
 class Ambient:
-    """The ledger of a run: for each rule its occasions and its first violations."""
+    """The ledger of a run: for each rule its occasions and its first violations.
+
+    Attributes:
+        conns: every conn that a welcome named.
+        strands: the sessions with a name, by that name.
+        orders: for the checks that still run the cursors that each subscription saw, by channel.
+    """
 
     occasions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
     violations: dict[str, list[Violation]] = field(default_factory=dict)
     conns: set[object] = field(default_factory=set)
+    strands: dict[object, Strand] = field(default_factory=dict)
+    orders: WeakKeyDictionary[Journal, Orders] = field(default_factory=WeakKeyDictionary)
 
     def watch(self, check: str, journal: Journal, mask: Callable[[str], str]) -> Watch:
         """Return a watch for one new connection of a check."""
         return Watch(self, check, journal, mask)
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What is known about one exchange: the frame that started it, and how far it got."""
-
-    sent: Mapping[str, object]
-    opened: bool = False
-    ended: bool = False
 
 
 class Watch:
@@ -148,7 +77,7 @@ class Watch:
         self._journal = journal
         self._mask = mask
         self._tables = registry.published()
-        self._exchanges: dict[object, _Seen] = {}
+        self._strand = Strand()
         self._hello: Mapping[str, object] = {}
         self._welcome: Mapping[str, object] | None = None
         self._profiles: frozenset[str] = frozenset()
@@ -160,6 +89,8 @@ class Watch:
         self._entry = 0
         self._blind = False
         self._late = False
+        self._next = 1
+        self._after_resume = False
 
     # What we send
 
@@ -192,11 +123,13 @@ class Watch:
                 self._pings.append(frame.get("t"))
             case "auth":
                 self._token(frame.get("token"))
+            case "ack" if isinstance(seq := frame.get("seq"), int):
+                self._strand.acknowledge(seq)
         id = frame.get("id")
         if isinstance(id, float) and id.is_integer():
             id = int(id)
         if isinstance(id, int) and frame.get("type") not in ("hello", "ping", "pong", "cancel", "ack"):
-            self._exchanges.setdefault(id, _Seen(frame))
+            self._strand.exchanges.setdefault(id, Row(frame))
 
     def _token(self, token: object) -> None:
         if isinstance(token, str) and len(token) >= 4:
@@ -269,6 +202,8 @@ class Watch:
                 "lim/frames-fit", size <= self._frame_limit, f"{size} bytes, {self._frame_limit} allowed"
             )
         self._negotiated(body)
+        if not self._numbered(frame, size):
+            return
         match body["type"]:
             case "welcome":
                 self._on_welcome(body)
@@ -318,9 +253,72 @@ class Watch:
             ours = self._hello.get("limits")
             lowered = ours.get("max_frame") if isinstance(ours, dict) else None
             self._frame_limit = min(max_frame, lowered) if isinstance(lowered, int) else max_frame
+        self._on_session(body, limits)
         heartbeat = body.get("heartbeat")
         interval = heartbeat.get("interval_ms") if isinstance(heartbeat, dict) else None
         self._interval = interval / 1000 if isinstance(interval, (int, float)) else 0.0
+
+    def _on_session(self, welcome: Mapping[str, object], limits: Mapping[str, object]) -> None:
+        """Judge what a welcome says of its session, and go on with the strand of a resumed one."""
+        if "resume" in self._profiles:
+            name, resumed = welcome.get("session"), welcome.get("resumed")
+            error = welcome.get("resume_error")
+            told = isinstance(name, str) and isinstance(resumed, bool)
+            self._judge("res/welcome-names-the-session", told, f"session is {name!r}, resumed {resumed!r}")
+            asked = self._hello.get("resume")
+            if not isinstance(asked, dict):
+                fresh = resumed is not True and error is None
+                self._judge("res/nothing-resumed-unasked", fresh, f"resumed {resumed!r}, error {error!r}")
+            elif resumed is True:
+                self._resume(asked, welcome)
+            else:
+                why = error.get("code") if isinstance(error, dict) else None
+                self._judge("res/refused-is-said", why is not None, f"resume_error is {error!r}")
+            if resumed is not True:
+                self._judge("res/names-are-unique", name not in self._ambient.strands, "a name came again")
+                self._ambient.strands[name] = self._strand
+        self._strand.agree(limits)
+
+    def _resume(self, asked: Mapping[str, object], welcome: Mapping[str, object]) -> None:
+        name, seq, last_id = welcome.get("session"), asked.get("seq"), welcome.get("last_id")
+        self._judge("res/accepted-is-said", name == asked.get("session"), "the session has another name")
+        strand = self._ambient.strands.get(name)
+        if strand is None or not isinstance(seq, int):
+            return
+        used, least = strand.used, strand.answered
+        if not self._blind:
+            plausible = isinstance(last_id, int) and least <= last_id <= used
+            self._judge("res/accepted-is-said", plausible, f"last_id is {last_id!r}, not {least} to {used}")
+        same = strand.limits == welcome.get("limits")
+        self._judge("res/limits-stay", same, f"the limits were {strand.limits}")
+        strand.acknowledge(seq)
+        self._strand, self._next, self._after_resume = strand, seq + 1, True
+
+    def _numbered(self, frame: Frame, size: int) -> bool:
+        """Judge the number of a frame; False when it came before, and was judged before."""
+        if "ack" not in self._profiles:
+            return True
+        seq, strand = frame.get("seq"), self._strand
+        right = ("seq" in frame.body) == ("id" in frame.body)
+        self._judge(
+            "del/frames-are-numbered", right, f"{frame} {'with' if 'seq' in frame.body else 'without'} seq"
+        )
+        if not isinstance(seq, int):
+            return True
+        rule = "res/sent-again-unchanged" if self._after_resume else "del/numbers-have-no-holes"
+        self._judge(rule, seq == self._next, f"seq {seq} came where {self._next} was due")
+        self._next, self._after_resume = seq + 1, False
+        if seq <= strand.highest:
+            if (first := strand.sent.get(seq)) is not None:
+                same = same_json(first.body, frame.body)
+                self._judge("res/sent-again-unchanged", same, f"seq {seq} was {first.text[:100]} before")
+            return False
+        if not self._blind:
+            unacked = f"{strand.acked} is acknowledged, {strand.bytes} bytes are not"
+            self._judge("del/window-is-kept", strand.window_open(seq), f"seq {seq} came, and {unacked}")
+            self._judge("del/window-bytes-are-kept", strand.room, f"seq {seq} came, and {unacked}")
+        strand.receive(seq, frame, size)
+        return True
 
     def _on_pong(self, body: Mapping[str, object]) -> None:
         t = body.get("t")
@@ -341,12 +339,13 @@ class Watch:
 
     def _on_exchange(self, frame: Frame) -> None:
         id, type = frame.get("id"), frame.type
-        seen = self._exchanges.get(id)
+        seen = self._strand.exchanges.get(id)
         if not self._blind:
             self._judge("rpc/only-known-ids", seen is not None, f"the id {id} was never used")
         if seen is None:
             return
         self._judge("rpc/nothing-after-terminal", not seen.ended, f"{frame}, which had ended")
+        seen.answered = True
         match type:
             case "result" | "error":
                 seen.ended = True
@@ -358,11 +357,26 @@ class Watch:
             case "open":
                 self._judge("sub/one-open", not seen.opened, f"a second {frame}")
                 seen.opened = True
+                self._on_open(frame, seen)
             case "event" | "gap":
                 self._judge("sub/nothing-before-open", seen.opened, f"{frame} before its open")
                 self._on_delivery(frame, seen)
 
-    def _on_delivery(self, frame: Frame, seen: _Seen) -> None:
+    def _on_open(self, frame: Frame, seen: Row) -> None:
+        if "history" not in self._profiles:
+            return
+        if "since" not in seen.sent:
+            plain = "recovered" not in frame.body and "reason" not in frame.body
+            self._judge("his/recovered-only-when-asked", plain, f"{frame} speaks of a recovery")
+        if "cursor" in frame.body:
+            seen.logged = True
+            orders = self._ambient.orders.setdefault(self._journal, {})
+            seen.places = {frame["cursor"]: 0}
+            orders.setdefault(seen.sent.get("channel"), []).append(seen.places)
+
+    def _on_delivery(self, frame: Frame, seen: Row) -> None:
+        if seen.logged:
+            self._on_logged(frame, seen)
         if frame.type == "gap":
             return
         channel = frame.get("channel")
@@ -373,6 +387,23 @@ class Watch:
             self._judge(
                 "sub/event-names-its-channel", channel == subscribed, f"{channel!r} instead of {subscribed!r}"
             )
+
+    def _on_logged(self, frame: Frame, seen: Row) -> None:
+        """Judge an event or a gap of a subscription that has a log."""
+        cursor = frame.get("cursor")
+        if frame.type == "gap":
+            overflow = frame.get("reason") == "overflow"
+            self._judge("del/no-overflow-with-a-log", not overflow, f"{frame} with the reason overflow")
+            self._judge("his/gaps-have-cursors", cursor is not None, f"{frame} without a cursor")
+            return
+        self._judge("del/no-overflow-with-a-log", True, "")
+        self._judge("his/cursor-on-every-event", cursor is not None, f"{frame} without a cursor")
+        previous = next(reversed(seen.places))
+        seen.places[cursor] = len(seen.places)
+        for other in self._ambient.orders[self._journal][seen.sent.get("channel")][:COMPARED]:
+            if other is not seen.places and previous in other and cursor in other:
+                same = other[previous] < other[cursor]
+                self._judge("sub/one-order-of-cursors", same, f"{cursor!r} before {previous!r} elsewhere")
 
     def _on_error(self, frame: Frame) -> None:
         error = frame.get("error")

@@ -63,6 +63,8 @@ AREAS = {
     "RPC": "requests",
     "SUB": "subscriptions",
     "DEL": "delivery",
+    "RES": "resume",
+    "HIS": "history",
     "ERR": "errors",
     "LIM": "limits",
     "VER": "versions",

@@ -44,6 +44,23 @@ FENCED = changed(profiles=["rpc", "pubsub", "fence"])
 ONLY_RPC = changed(profiles=["rpc"])
 SMALL = '{"type":"hello","profiles":["rpc"],"limits":{"max_frame":4096}}'
 
+ALL = '["rpc","pubsub","pattern","ack","resume","history"]'
+ACKING = LIMITS | {"window": 3, "window_bytes": 300, "ack_delay_ms": 9}
+NUMBERED_HELLO = '{"type":"hello","profiles":["rpc","pubsub","ack"]}'
+NUMBERED = changed(profiles=["rpc", "pubsub", "ack"], limits=ACKING)
+FULL_HELLO = f'{{"type":"hello","profiles":{ALL}}}'
+FULL_LIMITS = ACKING | {"resume_ms": 9, "dedupe_ms": 9, "history_limit": 9}
+FULL = changed(profiles=json.loads(ALL), limits=FULL_LIMITS, session="s-1", resumed=False)
+AGAIN_HELLO = FULL_HELLO[:-1] + ',"resume":{"session":"s-1","seq":1,"attempt":1}}'
+AGAIN = FULL | {"conn": "c-2", "resumed": True, "last_id": 1}
+LOGGED = OPEN | {"cursor": "0", "seq": 1}
+
+
+def event(seq: int, **fields: object) -> dict[str, object]:
+    """Return a numbered event with the cursor of its number."""
+    return EVENT | {"seq": seq, "cursor": str(seq), **fields}
+
+
 Conversation = list[str | dict[str, object]]
 GOOD: list[Conversation] = [
     [
@@ -69,6 +86,18 @@ GOOD: list[Conversation] = [
     [HELLO, WELCOME, REQUEST, error("draining", retry_ms=0)],
     [HELLO, WELCOME, REQUEST, error("x.private")],
     [HELLO, WELCOME, '{"type":"ping","t":"x"}', {"type": "pong", "t": "x"}, {"type": "ping"}],
+    [
+        NUMBERED_HELLO,
+        NUMBERED,
+        SUBSCRIBE,
+        OPEN | {"seq": 1},
+        EVENT | {"seq": 2},
+        EVENT | {"seq": 3},
+        '{"type":"ack","seq":2}',
+        EVENT | {"seq": 4},
+        EVENT | {"seq": 5},
+    ],
+    [FULL_HELLO, FULL, SUBSCRIBE, LOGGED, event(2), GAP | {"seq": 3, "cursor": "9", "reason": "expired"}],
 ]
 BAD: list[tuple[str, Conversation]] = [
     ("env/frames-match-schema", [HELLO, WELCOME, REQUEST, {"type": "result"}]),
@@ -90,6 +119,27 @@ BAD: list[tuple[str, Conversation]] = [
     ("sub/event-names-its-channel", [HELLO, WELCOME, SUBSCRIBE, OPEN, EVENT | {"channel": "b"}]),
     ("sub/pattern-event-has-channel", [HELLO, WELCOME, PATTERN, OPEN, EVENT]),
     ("del/no-held", [ASKS_FENCE, FENCED, '{"type":"ping"}', {"type": "pong", "held": True}]),
+    ("del/frames-are-numbered", [NUMBERED_HELLO, NUMBERED, REQUEST, RESULT]),
+    ("del/frames-are-numbered", [NUMBERED_HELLO, NUMBERED, {"type": "ping", "seq": 1}]),
+    ("del/numbers-have-no-holes", [NUMBERED_HELLO, NUMBERED, REQUEST, RESULT | {"seq": 2}]),
+    ("del/window-is-kept",
+     [NUMBERED_HELLO, NUMBERED, SUBSCRIBE, OPEN | {"seq": 1}, *(EVENT | {"seq": n} for n in (2, 3, 4))]),
+    ("del/window-bytes-are-kept",
+     [NUMBERED_HELLO, NUMBERED, SUBSCRIBE, OPEN | {"seq": 1}, EVENT | {"seq": 2, "data": "x" * 300},
+      EVENT | {"seq": 3}]),
+    ("del/no-overflow-with-a-log", [FULL_HELLO, FULL, SUBSCRIBE, LOGGED, GAP | {"seq": 2, "cursor": "3"}]),
+    ("his/gaps-have-cursors", [FULL_HELLO, FULL, SUBSCRIBE, LOGGED, GAP | {"seq": 2}]),
+    ("his/cursor-on-every-event", [FULL_HELLO, FULL, SUBSCRIBE, LOGGED, EVENT | {"seq": 2}]),
+    ("his/recovered-only-when-asked", [FULL_HELLO, FULL, SUBSCRIBE, LOGGED | {"recovered": True}]),
+    ("sub/one-order-of-cursors",
+     [FULL_HELLO, FULL, SUBSCRIBE, LOGGED, SUBSCRIBE.replace("1", "2"), LOGGED | {"id": 2, "seq": 2},
+      event(3, cursor="a"), '{"type":"ack","seq":3}', event(4, cursor="b"), event(5, id=2, cursor="b"),
+      event(6, id=2, cursor="a")]),
+    ("res/welcome-names-the-session", [FULL_HELLO, {k: v for k, v in FULL.items() if k != "resumed"}]),
+    ("res/nothing-resumed-unasked", [FULL_HELLO, FULL | {"resumed": True, "last_id": 0}]),
+    ("res/nothing-resumed-unasked", [FULL_HELLO, FULL | {"resume_error": {"code": "not_found"}}]),
+    ("res/refused-is-said", [AGAIN_HELLO, FULL]),
+    ("res/accepted-is-said", [AGAIN_HELLO, AGAIN | {"session": "s-2"}]),
     ("err/known-codes", [HELLO, WELCOME, REQUEST, error("nonsense")]),
     ("err/known-codes", [HELLO, WELCOME, REQUEST, error("session_lost")]),
     ("err/retry-when-retryable", [HELLO, WELCOME, REQUEST, error("rate_limited")]),
@@ -103,12 +153,15 @@ BAD: list[tuple[str, Conversation]] = [
 ]  # fmt: skip
 
 
-def play(conversation: Conversation, ambient: Ambient | None = None) -> tuple[Ambient, Watch]:
+def play(
+    conversation: Conversation, ambient: Ambient | None = None, journal: Journal | None = None
+) -> tuple[Ambient, Watch]:
     """Let a watch see a conversation: texts are ours, objects the server's."""
     ambient = ambient or Ambient()
 
     async def main() -> Watch:
-        journal = Journal()
+        nonlocal journal
+        journal = Journal() if journal is None else journal
         watch = ambient.watch("env/made-up", journal, str)
         for step in conversation:
             if isinstance(step, str):
@@ -142,6 +195,39 @@ def test_a_conn_is_used_once_in_a_run() -> None:
     """Two connections with the same conn break SES-11, wherever in the run they are."""
     ambient, _ = play([HELLO, WELCOME])
     assert "ses/conn-is-unique" in play([HELLO, WELCOME], ambient)[0].violations
+
+
+FIRST_TWO: Conversation = [FULL_HELLO, FULL, SUBSCRIBE, LOGGED, event(2)]
+"""A session of which the first two frames arrived, the first of them acknowledged by the resume."""
+
+
+async def a_journal() -> Journal:
+    """Return the journal of one check."""
+    return Journal()
+
+
+@pytest.mark.parametrize(
+    ("rule", "conversation"),
+    [
+        ("", [AGAIN, event(2), event(3), event(4)]),
+        ("", [AGAIN, event(2), RESULT | {"seq": 3}]),
+        ("res/sent-again-unchanged", [AGAIN, event(2, data=2)]),
+        ("res/sent-again-unchanged", [AGAIN, event(3)]),
+        ("res/accepted-is-said", [AGAIN | {"last_id": 0}]),
+        ("res/accepted-is-said", [AGAIN | {"last_id": 2}]),
+        ("res/limits-stay", [AGAIN | {"limits": FULL_LIMITS | {"window": 2}}]),
+        ("res/names-are-unique", [FULL | {"conn": "c-2", "resume_error": {"code": "not_found"}}]),
+        ("rpc/nothing-after-terminal", [AGAIN, event(2), RESULT | {"seq": 3}, event(4)]),
+        ("del/window-is-kept", [AGAIN, event(2), event(3), event(4), event(5)]),
+    ],
+)
+def test_a_session_is_followed_across_connections(rule: str, conversation: Conversation) -> None:
+    """What came again counts once and must be the same; numbers, exchanges and limits go on."""
+    journal = trio.run(a_journal)
+    ambient, _ = play(FIRST_TWO, journal=journal)
+    assert ambient.violations == {}
+    play([AGAIN_HELLO, *conversation], ambient, journal)
+    assert set(ambient.violations) == ({rule} if rule else set())
 
 
 def test_a_listed_twice_profile_and_core_are_noticed() -> None:
