@@ -45,9 +45,8 @@ _REQUIREMENT = re.compile(r"\[(?P<id>[A-Z]{3}-[0-9]{2,3})\] (?P<text>.+)")
 _MENTION = re.compile(r"(?:`+[^`]*`+|\[[^\]]*\]\([^)]*\)|<[^>]*>|\{[^}]*\})|(?P<id>\b[A-Z]{3}-[0-9]{2,3}\b)")
 _FILLED = re.compile(r"^<!-- (?P<what>fields|include): (?P<file>[\w./-]+) -->$", re.MULTILINE)
 _TRACE = re.compile(r"^<!-- trace: (?P<name>[\w-]+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
-_DRAWN = re.compile(
-    r"^```mermaid\n(?P<kind>stateDiagram|sequenceDiagram)\S*\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+_DIAGRAM = re.compile(r"^<!-- diagram: (?P<name>[\w-]+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+_STATES = re.compile(r"^```mermaid\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAVIGATION = re.compile(r"^(?P<pad> *)# generated: (?P<name>\w+)\n(?:.*\n)*?(?P=pad)# end\n", re.MULTILINE)
 
 
@@ -169,10 +168,14 @@ def draw(text: str, page: str, project: Project) -> str:
         trace = project.object(project.v1 / "traces" / f"{match['name']}.json")
         return "\n".join(site_suite.conversation(rows(trace["steps"]), links))
 
+    def sequence_drawn(match: re.Match[str]) -> str:
+        trace = project.object(project.v1 / "traces" / f"{match['name']}.json")
+        return sequence.drawing(sequence.mermaid(rows(trace["steps"])))
+
     links = {type: relative(f"frames/{type}.html", page) for type in site_frames.documented(project)}
     text = _TRACE.sub(conversation, text)
-    drawings = {"stateDiagram": site_states.drawing, "sequenceDiagram": sequence.drawing}
-    return _DRAWN.sub(lambda match: drawings[match["kind"]](match["source"]), text)
+    text = _DIAGRAM.sub(sequence_drawn, text)
+    return _STATES.sub(lambda match: site_states.drawing(match["source"]), text)
 
 
 def fill(text: str, project: Project) -> str:
