@@ -241,11 +241,12 @@ def test_a_chapter_shows_its_conversations_and_states_as_drawings(tmp_path: Path
     traces = tmp_path / "schemas" / "v1" / "traces"
     traces.mkdir(parents=True)
     (traces / "x.json").write_text('{"steps": [{"from": "client", "close": 1000}]}')
-    text = "a\n<!-- trace: x -->\n```text\nC\n```\n<!-- end -->\nb\n```mermaid\nstateDiagram-v2\nA --> B: x\n```\nc"
+    marked = "".join(f"<!-- {kind}: x -->\n```text\nC\n```\n<!-- end -->\n" for kind in ("trace", "diagram"))
+    text = f"a\n{marked}b\n```mermaid\nstateDiagram-v2\nA --> B: x\n```\nc"
     drawn = site.draw(text, "spec/x.md", Project(tmp_path))
     assert "```" not in drawn
     assert 'class="hf-conversation"' in drawn
-    assert "<svg" in drawn
+    assert drawn.count("<svg") == 2
 
 
 def test_only_documented_frames_are_linked_in_a_conversation() -> None:
