@@ -34,7 +34,7 @@ PLACEHOLDERS = {
 }
 _PLACEHOLDER = re.compile(r"\{[a-z_0-9]+\}")
 # Where a broken frame without an id, or a type or an id that is none, costs the connection.
-_SCHEMA_FAULTS = frozenset(("ENV-05", "ENV-11", "ENV-13", "ENV-15", "ENV-22", "SES-12"))
+_SCHEMA_FAULTS = frozenset(("ENV-05", "ENV-11", "ENV-13", "ENV-15", "ENV-22", "ENV-34", "LIM-16", "SES-12"))
 _BAD_SCHEMA = 4005
 
 
