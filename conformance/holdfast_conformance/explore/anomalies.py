@@ -178,9 +178,9 @@ KINDS = {
         ),
         Kind(
             "wrongly-closed",
-            "The server closed the connection of an honest client as if it had broken the protocol.",
+            "The server closed or refused an honest client as if it had broken the protocol.",
             ("integrity",),
-            ("ERR-07",),
+            ("ERR-07", "RPC-05", "DEL-27", "RES-16", "RES-19", "RES-27"),
         ),
         Kind(
             "broken-rule",

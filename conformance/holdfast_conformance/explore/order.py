@@ -1,0 +1,176 @@
+"""The order of the events of a channel, as far as the deliveries and the moments of the publishes prove it.
+
+One event surely precedes another when somebody got it first, when it had surely taken effect before the other
+was called, or when one session called it first. An order that keeps all of this exists unless these
+statements contradict each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from .facts import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .facts import Publish
+
+__all__ = ["Order", "consistent", "inversion", "order"]
+
+
+@dataclass(slots=True)
+class Order:
+    """The delivered events of one channel in an order that explains all runs.
+
+    Attributes:
+        events: in order.
+        position: of each event.
+        loose: `loose[k]` counts the neighbours among the first k + 1 events whose order nothing proves.
+    """
+
+    events: list[Publish]
+    position: dict[Publish, int]
+    loose: list[int]
+
+    def proven(self, first: int, last: int) -> bool:
+        """Return whether everything between two positions surely stands between them, in this order."""
+        return self.loose[last] == self.loose[first]
+
+
+def order(runs: Sequence[Sequence[Publish]]) -> Order | None:
+    """Return an order of everything in `runs`, each of which is one subscriber's; None when there is none."""
+    every = {event for run in runs for event in run}
+    events = sorted(every, key=lambda event: event.seen)
+    position = {event: at for at, event in enumerate(events)}
+    if not (_explains(position, runs) and _in_time(events)):
+        sorted_events = _sorted(every, runs, in_time=True)
+        if sorted_events is None:
+            return None
+        events = sorted_events
+        position = {event: at for at, event in enumerate(events)}
+    linked = {(run[at], run[at + 1]) for run in runs for at in range(len(run) - 1)}
+    loose = [0] * len(events)
+    for at in range(1, len(events)):
+        before, after = events[at - 1], events[at]
+        proven = (
+            (before, after) in linked
+            or before.done < after.call
+            or (
+                before.life is after.life
+                and before.call < after.call
+                and not before.dedupe
+                and not after.dedupe
+            )
+        )
+        loose[at] = loose[at - 1] + (not proven)
+    return Order(events, position, loose)
+
+
+def consistent(runs: Sequence[Sequence[Publish]]) -> bool:
+    """Return whether one order explains all runs, whatever the moments say."""
+    every = {event for run in runs for event in run}
+    events = sorted(every, key=lambda event: event.seen)
+    if _explains({event: at for at, event in enumerate(events)}, runs):
+        return True
+    return _sorted(every, runs, in_time=False) is not None
+
+
+def inversion(runs: Sequence[Sequence[Publish]]) -> tuple[Publish, Publish] | None:
+    """Return two events that two runs have in different orders, None when no two runs differ in any two."""
+    longest = max(runs, key=len)
+    position = {event: at for at, event in enumerate(longest)}
+    for run in runs:
+        highest: Publish | None = None
+        for event in run:
+            at = position.get(event)
+            if at is None:
+                continue
+            if highest is not None and at < position[highest]:
+                return highest, event
+            highest = event
+    return None
+
+
+def _explains(position: dict[Publish, int], runs: Sequence[Sequence[Publish]]) -> bool:
+    for run in runs:
+        last = -1
+        for event in run:
+            at = position[event]
+            if at < last:
+                return False
+            last = at
+    return True
+
+
+def _in_time(events: Sequence[Publish]) -> bool:
+    """Return whether no event stands behind one that was called after it had taken effect."""
+    latest = -1
+    calls: dict[object, int] = {}
+    for event in events:
+        if event.done < latest:
+            return False
+        latest = max(latest, event.call)
+        if not event.dedupe:
+            if calls.get(event.life, -1) > event.call:
+                return False
+            calls[event.life] = event.call
+    return True
+
+
+def _sorted(every: set[Publish], runs: Sequence[Sequence[Publish]], *, in_time: bool) -> list[Publish] | None:
+    """Sort topologically; with `in_time` the moments count too. None when the statements contradict each other."""
+    events = sorted(every, key=lambda event: event.seen)
+    number = {event: at for at, event in enumerate(events)}
+    edges = [
+        (number[before], number[after])
+        for run in runs
+        for before, after in zip(run, run[1:], strict=False)
+        if before is not after
+    ]
+    if in_time:
+        edges += _edges_of_time(events, number)
+    nodes = 1 + max((max(edge) for edge in edges), default=len(events) - 1)
+    follows: list[list[int]] = [[] for _ in range(max(nodes, len(events)))]
+    waits = [0] * len(follows)
+    for before, after in edges:
+        follows[before].append(after)
+        waits[after] += 1
+    ready = [node for node, count in enumerate(waits) if not count]
+    heapify(ready)
+    done: list[Publish] = []
+    reached = 0
+    while ready:
+        node = heappop(ready)
+        reached += 1
+        if node < len(events):
+            done.append(events[node])
+        for after in follows[node]:
+            waits[after] -= 1
+            if not waits[after]:
+                heappush(ready, after)
+    return done if reached == len(follows) else None
+
+
+def _edges_of_time(events: Sequence[Publish], number: dict[Publish, int]) -> list[tuple[int, int]]:
+    """Say by edges what the moments prove, linear in their number: through a chain of nodes, one per moment."""
+    edges: list[tuple[int, int]] = []
+    moments: list[tuple[int, bool, int]] = []
+    last: dict[object, int] = {}
+    for event in sorted(events, key=lambda event: event.call):
+        at = number[event]
+        moments.append((event.call, False, at))
+        if event.done < NEVER:
+            moments.append((event.done, True, at))
+        if not event.dedupe:
+            if event.life in last:
+                edges.append((last[event.life], at))
+            last[event.life] = at
+    moments.sort()
+    for node, (_, is_done, at) in enumerate(moments, len(events)):
+        if node > len(events):
+            edges.append((node - 1, node))
+        edges.append((at, node) if is_done else (node, at))
+    return edges
