@@ -2,6 +2,7 @@
 
 An invalid example is `{"why": ..., "error": {"keyword": ..., "path": ...}, "frame": ...}`. `path` leads to
 the value at fault, parts joined by dots; for the keyword `required` it ends with the name of what is missing.
+Below `results` stand examples of the `data` of a `result`, by the type of the frame that it answers.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import re
 from typing import TYPE_CHECKING
 
 from tools import schemas
-from tools.problem import Problem, Project, rows
+from tools.problem import Problem, Project, rows, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from jsonschema.exceptions import ValidationError
+
+    from tools.schemas import Validator
 
 LEAST_INVALID = 2
 _MISSING = re.compile(r"^'(?P<name>[^']+)' is a required property$")
@@ -26,11 +29,18 @@ def check(project: Project) -> list[Problem]:
     """Judge every file below `schemas/v1/examples`, and that no frame lacks examples."""
     problems: list[Problem] = []
     registry = project.object(project.v1 / "protocol.json")
-    types = {str(row["type"]) for row in rows(registry["messages"]) if row["schema"]}
+    kinds = {str(row["type"]): str(row["schema"]) for row in rows(registry["messages"]) if row["schema"]}
+    kinds |= {
+        f"results/{row['type']}": str(row["result"]) for row in rows(registry["messages"]) if "result" in row
+    }
     root = project.v1 / "examples"
-    stray = sorted(entry for entry in root.iterdir() if entry.name not in types)
-    problems += [Problem(project.name(entry), 0, "no frame has this name", "rename it") for entry in stray]
-    for kind in sorted(types):
+    found = {entry.relative_to(root).as_posix() for entry in (*root.glob("*"), *root.glob("results/*"))}
+    stray = sorted(found - kinds.keys() - {"results"})
+    problems += [
+        Problem(project.name(root / name), 0, "no frame has this name", "rename it") for name in stray
+    ]
+    for kind, schema in sorted(kinds.items()):
+        judge = schemas.validator(project, project.v1 / schema)
         valid = sorted((root / kind / "valid").glob("*.json"))
         invalid = sorted((root / kind / "invalid").glob("*.json"))
         if not valid or len(invalid) < LEAST_INVALID:
@@ -43,22 +53,19 @@ def check(project: Project) -> list[Problem]:
                 )
             )
         for file in valid:
-            problems += _valid(project, kind, file)
+            problems += _valid(project, judge, file)
         for file in invalid:
-            problems += _invalid(project, file)
-        problems += _required(project, kind, invalid)
+            problems += _invalid(project, judge, file)
+        problems += _required(project, project.object(project.v1 / schema), root / kind / "invalid")
     return problems
 
 
-def _valid(project: Project, kind: str, file: Path) -> Iterator[Problem]:
-    frame = project.object(file)
-    if frame.get("type") != kind:
-        yield Problem(project.name(file), 1, f"the type is not {kind}", "move it or mend it")
-    for error in schemas.frame_errors(project, frame):
+def _valid(project: Project, judge: Validator, file: Path) -> Iterator[Problem]:
+    for error in judge.iter_errors(project.object(file)):
         yield Problem(project.name(file), 1, f"not valid: {error.message}", "mend the example or the schema")
 
 
-def _invalid(project: Project, file: Path) -> Iterator[Problem]:
+def _invalid(project: Project, judge: Validator, file: Path) -> Iterator[Problem]:
     place = project.name(file)
     shape = schemas.meta_problems(project, file, "example")
     if shape:
@@ -66,7 +73,7 @@ def _invalid(project: Project, file: Path) -> Iterator[Problem]:
         return
     example = project.object(file)
     stated = example["error"]
-    found = [_reason(error) for error in schemas.frame_errors(project, example["frame"])]
+    found = [_reason(error) for error in judge.iter_errors(example["frame"])]
     if found != [stated]:
         yield Problem(
             place,
@@ -84,16 +91,9 @@ def _reason(error: ValidationError) -> dict[str, object]:
     return {"keyword": str(error.validator), "path": path}
 
 
-def _required(project: Project, kind: str, invalid: list[Path]) -> Iterator[Problem]:
-    """Every required member of a frame has an example that lacks it."""
-    schema = project.object(project.v1 / "messages" / f"{kind}.schema.json")
-    needed = schema.get("required")
-    stated = [project.object(file).get("error") for file in invalid]
-    for name in needed if isinstance(needed, list) else []:
+def _required(project: Project, schema: Mapping[str, object], folder: Path) -> Iterator[Problem]:
+    """Every required member has an example that lacks it."""
+    stated = [project.object(file).get("error") for file in sorted(folder.glob("*.json"))]
+    for name in strings(schema.get("required")):
         if {"keyword": "required", "path": name} not in stated:
-            yield Problem(
-                f"schemas/v1/examples/{kind}/invalid",
-                0,
-                f"no example lacks {name}",
-                f"add missing-{name}.json",
-            )
+            yield Problem(project.name(folder), 0, f"no example lacks {name}", f"add missing-{name}.json")

@@ -40,14 +40,14 @@ def _max_bytes(
         yield ValidationError(f"{size} bytes of UTF-8 are more than {limit}")
 
 
-class _Validator(Protocol):
+class Validator(Protocol):
     """As much of a validator as is used here; the stubs of the library know only part of what it takes."""
 
     def iter_errors(self, instance: object) -> Iterable[ValidationError]: ...
 
 
 _DIALECT = cast(
-    "Callable[..., _Validator]",
+    "Callable[..., Validator]",
     extend(Draft202012Validator, {"x-maxBytes": _max_bytes}),  # type: ignore[no-untyped-call]  # by the stubs
 )
 
@@ -67,7 +67,7 @@ def files(project: Project) -> list[Path]:
 
 
 @cache
-def validator(project: Project, file: Path) -> _Validator:
+def validator(project: Project, file: Path) -> Validator:
     """Compile one schema file."""
     return _DIALECT(dict(project.object(file)), registry=_registry(project))
 

@@ -34,7 +34,7 @@ class _Session:
 
     Attributes:
         last_id: the highest id that arrived.
-        running: the exchanges without a terminal.
+        running: the exchanges without a terminal, each with the type of the frame that started it.
         window: how many frames may be unacknowledged; 0 without profile `ack`.
         sent: what was sent with a `seq`, in order.
         acked: the highest `seq` that was acknowledged.
@@ -42,17 +42,17 @@ class _Session:
     """
 
     last_id: int = 0
-    running: set[int] = field(default_factory=set)
+    running: dict[int, str] = field(default_factory=dict)
     window: int = 0
     sent: list[Mapping[str, object]] = field(default_factory=list)
     acked: int = 0
     repeated: int = 0
 
-    def start(self, identity: int) -> None:
+    def start(self, identity: int, kind: str) -> None:
         """Note a fresh id of the client; one that is not fresh starts nothing."""
         if identity > self.last_id:
             self.last_id = identity
-            self.running.add(identity)
+            self.running[identity] = kind
 
     def number(self, frame: Mapping[str, object]) -> Iterator[str]:
         """Note a frame of the server that has an id; yield what is wrong with its `seq`."""
@@ -156,7 +156,7 @@ class _Judge:
         if "fault" in step:
             # A refused frame consumes its id all the same.
             if isinstance(frame.get("id"), int):
-                connection.session.start(frame["id"])
+                connection.session.start(frame["id"], str(frame.get("type")))
             return
         for error in schemas.frame_errors(self._project, frame):
             yield f"{schemas.path_of(error) or 'frame'}: {error.message}"
@@ -208,7 +208,11 @@ class _Judge:
         if identity not in session.running:
             yield f"{frame['type']} for {identity}, which is not running"
         elif row is not None and row["terminal"]:
-            session.running.discard(identity)
+            started = self._messages.get(session.running.pop(identity), {})
+            if frame["type"] == "result" and "result" in started and "data" in frame:
+                shape = schemas.validator(self._project, self._project.v1 / str(started["result"]))
+                for error in shape.iter_errors(frame["data"]):
+                    yield f"data of the result: {schemas.path_of(error) or 'all of it'}: {error.message}"
 
     def _from_client(
         self, session: _Session, frame: Mapping[str, object], row: Mapping[str, object] | None
@@ -219,7 +223,7 @@ class _Judge:
         if isinstance(identity, int) and (row is None or row["exchange"] == "starts"):
             if identity <= session.last_id:
                 yield f"id {identity} is not higher than {session.last_id}"
-            session.start(identity)
+            session.start(identity, str(frame["type"]))
 
 
 def _welcome_profiles(step: Mapping[str, object]) -> list[str]:
