@@ -124,12 +124,16 @@ class Broker(Protocol):
         """The log of a channel, or None if the channel keeps none."""
         ...
 
-    def trim(self, channel: str) -> None:
-        """Forget every event of a channel's log; the places stay."""
+    async def trim(self, channel: str) -> None:
+        """Forget every event of a channel's log; the places stay.
+
+        Raises:
+            ExchangeError: `unavailable`: nothing has changed.
+        """
         ...
 
-    def wipe(self, channel: str) -> None:
-        """Start a channel's log anew, in another epoch."""
+    async def wipe(self, channel: str) -> None:
+        """Start a channel's log anew, in another epoch; raises as `trim` does."""
         ...
 
     async def run(self) -> None:

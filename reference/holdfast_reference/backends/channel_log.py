@@ -64,9 +64,9 @@ class Row(NamedTuple):
     exclude: str
 
 
-def row_bytes(tail: bytes) -> int:
-    """What an event counts for in `Retention.bytes`."""
-    return len(tail) + _ROW
+def row_bytes(size: int) -> int:
+    """What an event whose tail has `size` bytes counts for in `Retention.bytes`."""
+    return size + _ROW
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ class _Kept(Head):
     def drop_oldest(self) -> int:
         """Trim one event; how many bytes that frees."""
         self.first += 1
-        size = row_bytes(self.rows.popleft().tail)
+        size = row_bytes(len(self.rows.popleft().tail))
         self.bytes -= size
         return size
 
@@ -102,7 +102,7 @@ class MemoryBroker(Fanout):
         log.end += 1
         event.position, event.cursor = log.end, cursor_of(event.channel, log.epoch, log.end)
         log.rows.append(Row(event.tail, event.exclude))
-        size = row_bytes(event.tail)
+        size = row_bytes(len(event.tail))
         log.bytes += size
         self._bytes += size
         while len(log.rows) > self._retention.events or log.bytes > self._retention.bytes:
@@ -125,17 +125,17 @@ class MemoryBroker(Fanout):
             return ChannelLog(self, channel)
         return None
 
-    def trim(self, channel: str) -> None:
+    async def trim(self, channel: str) -> None:
+        await trio.lowlevel.checkpoint()
         if channel in self._logs:
             self._bytes -= self._logs[channel].trim()
 
-    def wipe(self, channel: str) -> None:
-        if self.log(channel) is None:
-            return
-        self.trim(channel)
-        log = self._logs.get(channel) or self._start(channel, self._floor.epoch)
-        log.epoch, log.origin = new_epoch(), log.end
-        self._evict()
+    async def wipe(self, channel: str) -> None:
+        await self.trim(channel)
+        if self._retention.keeps(channel):
+            log = self._logs.get(channel) or self._start(channel, self._floor.epoch)
+            log.epoch, log.origin = new_epoch(), log.end
+            self._evict()
 
     async def run(self) -> None:
         """Everything happens at once."""

@@ -286,7 +286,7 @@ class BrokerContract:
             assert await publish(broker, "off/1", 1) == [""]
             assert [(each.position, each.cursor) for each in listener.events] == [(None, "")]
             for change in (broker.trim, broker.wipe):
-                change("off/1")
+                await change("off/1")
             assert broker.log("off/1") is None
             assert broker.log("off") is not None
 
@@ -361,20 +361,33 @@ class BrokerContract:
     async def test_trimming_keeps_the_place(self) -> None:
         async with self.running() as broker:
             early, newest = await publish(broker, "a", 1, 2)
-            broker.trim("a")
+            await broker.trim("a")
             log = log_of(broker, "a")
             assert reason(log, early) == "expired"
             assert log.locate(newest) == 2
             assert log.after(2) is None
             await publish(broker, "a", 3)
             assert replayed(log, log.locate(newest)) == tails(3)
-            broker.trim("never published")
+            await broker.trim("never published")
+
+    async def test_trimming_and_wiping_stand_in_line_with_publishes(self) -> None:
+        async with self.running() as broker:
+            log, listener = log_of(broker, "a"), Listener()
+            broker.subscribe("a", False, listener)
+            broker.publish(event("a", 1))
+            await broker.trim("a")
+            assert (log.first, log.end) == (1, 1)
+            broker.publish(event("a", 2))
+            await broker.wipe("a")
+            assert (log.first, log.end) == (2, 2)
+            assert [tail for _, tail in listener.got] == tails(1, 2)
+            assert {reason(log, each.cursor) for each in listener.events} == {"epoch"}
 
     async def test_wiping_starts_another_epoch(self) -> None:
         async with self.running() as broker:
             log = log_of(broker, "a")
             cursors = await publish(broker, "a", 1, 2)
-            broker.wipe("a")
+            await broker.wipe("a")
             assert {reason(log, cursor) for cursor in cursors} == {"epoch"}
             with pytest.raises(CursorError, match="expired"):
                 log.after(0)
@@ -388,7 +401,7 @@ class BrokerContract:
         async with self.running() as broker:
             log = log_of(broker, "a")
             cursor = log.cursor(log.end)
-            broker.wipe("a")
+            await broker.wipe("a")
             assert reason(log, cursor) == "epoch"
             assert log.locate(log.cursor(log.end)) == log.end
 
@@ -423,9 +436,9 @@ class BrokerContract:
             for bounds in ({"before": 2}, {"after": 2}):
                 with pytest.raises(CursorError, match="expired"):
                     listed(log, **bounds)
-            broker.trim("a")
+            await broker.trim("a")
             assert listed(log) == ([], False, True)
-            broker.wipe("a")
+            await broker.wipe("a")
             assert listed(log) == ([], False, False)
 
     async def test_a_page_is_cut_by_size(self) -> None:

@@ -33,11 +33,11 @@ class TestMemoryBroker(BrokerContract):
         assert len(broker._logs) == 10
         assert broker._bytes == sum(log.bytes for log in broker._logs.values())
 
-    def test_looking_at_a_log_costs_nothing(self) -> None:
+    async def test_looking_at_a_log_costs_nothing(self) -> None:
         broker = MemoryBroker()
         for n in range(100):
             log = broker.log(f"c/{n}")
             assert log is not None
             log.page(before=None, after=None, limit=1, max_bytes=100)
-            broker.trim(f"c/{n}")
+            await broker.trim(f"c/{n}")
         assert broker._logs == {}
