@@ -159,6 +159,7 @@ class ChannelLog:
             raise CursorError(CursorReason.EXPIRED)
         items: list[bytes] = []
         room, more = max_bytes + 1, False  # the first item has no comma before it
+        before_first: int | None = None
         for position, tail in self._store.rows(self._channel, start + 1, stop, backward):
             cursor = cursor_of(self._channel, head.epoch, position)
             item = history_item(cursor, tail)
@@ -169,9 +170,12 @@ class ChannelLog:
                 more = True
                 break
             items.append(item)
+            if backward or before_first is None:
+                before_first = position - 1
         if backward:
             items.reverse()
-        return Page(tuple(items), more, backward and not more and head.first > head.origin)
+        trimmed = backward and not more and head.first > head.origin
+        return Page(tuple(items), more, trimmed, None if before_first is None else self.cursor(before_first))
 
 
 def new_epoch() -> str:

@@ -121,9 +121,7 @@ class MemoryBroker(Fanout):
             self._floor.first = self._floor.end = max(self._floor.end, idlest.end)
 
     def log(self, channel: str) -> Log | None:
-        if channel in self._logs or self._retention.keeps(channel):
-            return ChannelLog(self, channel)
-        return None
+        return ChannelLog(self, channel) if self._retention.keeps(channel) else None
 
     async def trim(self, channel: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -148,7 +148,7 @@ class SqliteBroker(Fanout):
         self._wake.set()
 
     async def trim(self, channel: str) -> None:
-        if channel in self._logs:
+        if self._retention.keeps(channel):
             await self._reset(channel, wipe=False)
 
     async def wipe(self, channel: str) -> None:
@@ -292,9 +292,7 @@ class SqliteBroker(Fanout):
     # Reading.
 
     def log(self, channel: str) -> Log | None:
-        if channel in self._logs or self._retention.keeps(channel):
-            return ChannelLog(self, channel)
-        return None
+        return ChannelLog(self, channel) if self._retention.keeps(channel) else None
 
     def head(self, channel: str) -> Head:
         return self._logs.get(channel, self._floor)

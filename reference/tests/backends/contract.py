@@ -420,6 +420,22 @@ class BrokerContract:
             assert listed(log, after=4, limit=3) == ([5, 6, 7], False, False)
             assert listed(log, after=7) == ([], False, False)
 
+    async def test_paging_back_from_the_start_of_a_page_advances_without_overlap(self) -> None:
+        async with self.running(Retention(events=5)) as broker:
+            await publish(broker, "a", *range(1, 8))
+            log = log_of(broker, "a")
+            for limit in (1, 2):
+                place, seen = log.end, list[int]()
+                while True:
+                    page = log.page(before=place, after=None, limit=limit, max_bytes=4096)
+                    if page.start is None:
+                        break
+                    seen[:0] = [json.loads(item)["data"] for item in page.items]
+                    place = log.locate(page.start)
+                assert seen == [3, 4, 5, 6, 7]
+                assert page.trimmed
+            assert log.page(before=None, after=4, limit=2, max_bytes=4096).start == log.cursor(4)
+
     async def test_an_empty_log_has_an_empty_page(self) -> None:
         async with self.running() as broker:
             assert listed(log_of(broker, "quiet")) == ([], False, False)
