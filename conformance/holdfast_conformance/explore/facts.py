@@ -8,6 +8,7 @@ two nobody knows, and nothing is concluded from it.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -187,6 +188,11 @@ class Facts:
     exchanges: list[Exchange] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     pages: list[tuple[Exchange, dict[str, object], int]] = field(default_factory=list)
-    cursors: dict[tuple[str, str], Place] = field(default_factory=dict)
+    cursors: dict[str, dict[str, Publish | Place]] = field(default_factory=lambda: defaultdict(dict))
     profiles: set[str] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
+
+    def place(self, channel: str, cursor: str) -> Place | None:
+        """Return what a cursor names, as far as this history tells."""
+        named = self.cursors[channel].get(cursor)
+        return Place(named, named.call, named.done) if isinstance(named, Publish) else named

@@ -8,6 +8,7 @@ listened to: a fence, or a client that was attached long enough.
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -59,9 +60,15 @@ class _Run:
 
 def judge(rows: Sequence[Row]) -> Judgement:
     """Judge a history that `history.validate` accepts."""
-    reading = Reading(rows)
-    reading.read()
-    return _Judge(reading).judge()
+    collecting = gc.isenabled()
+    gc.disable()  # half of the time would go into looking for garbage among millions of facts, of which none is
+    try:
+        reading = Reading(rows)
+        reading.read()
+        return _Judge(reading).judge()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Judge:
@@ -458,7 +465,7 @@ class _Judge:
                         self._accuse(
                             "cursor-lie", "HIS-21", f"{hole.token} is missing from a page of history", row
                         )
-        place = self._facts.cursors.get((channel, after or before or ""))
+        place = self._facts.place(channel, after or before or "")
         if after is not None and place is not None and place.event is not None and place.event in page:
             self._accuse("cursor-lie", "HIS-22", f"a page after {place.event.token} holds it", row)
         if after is None and before is None:

@@ -47,7 +47,6 @@ class Reading:
         self._lives: dict[str, list[Life]] = {}
         self._counts: Counter[str] = Counter()
         self._keys: dict[tuple[str, str, str], list[Exchange]] = {}
-        self._events = 0
 
     def read(self) -> None:
         """Read everything."""
@@ -64,8 +63,13 @@ class Reading:
         }
         for i, row in enumerate(self._rows):
             turns[row["what"]](i, row)
-        self._counts["deliveries"] = self._events
-        self.facts.counts = dict(self._counts)
+        facts = self.facts
+        self._counts["calls"] = len(facts.exchanges)
+        self._counts["publishes"] = len(facts.publishes)
+        self._counts["deliveries"] = sum(len(subscription.items) for subscription in facts.subscriptions)
+        self._counts["deliveries"] -= self._counts["gaps"]
+        self._counts["replies"] = sum(exchange.ended < NEVER for exchange in facts.exchanges)
+        facts.counts = dict(self._counts)
 
     def accuse(self, kind: str, requirement: str, message: str, *rows: int, spoils: str = "") -> None:
         """Record a finding."""
@@ -100,9 +104,8 @@ class Reading:
             channel, since = frame.get("channel"), frame.get("since")
             exchange.subscription = Subscription(exchange, channel, frame.get("pattern"))
             if since is not None and channel is not None:
-                exchange.subscription.start = self.facts.cursors.get((channel, since))
+                exchange.subscription.start = self.facts.place(channel, since)
             self.facts.subscriptions.append(exchange.subscription)
-        self._counts["calls"] += 1
 
     def _publish(self, i: int, channel: str, exchange: Exchange) -> None:
         frame, data = exchange.sent, exchange.sent.get("data")
@@ -114,7 +117,6 @@ class Reading:
             )
             self.facts.publishes[token] = publish
             self.facts.channels.setdefault(channel, []).append(publish)
-            self._counts["publishes"] += 1
         else:
             self._counts["repeats"] += 1
         exchange.publish = publish
@@ -225,7 +227,6 @@ class Reading:
             self._gap(i, said, exchange)
         elif type == "result" or type == "error":
             exchange.ended = i
-            self._counts["replies"] += 1
             self._terminal(i, row["at"], type, said, exchange)
 
     def _welcome(self, i: int, at: float, said: Said, conn: Connection) -> None:
@@ -330,25 +331,26 @@ class Reading:
             subscription.has_log = True
             self._counts["logged"] += 1
             if subscription.channel is not None and not subscription.recovered and not subscription.unsure:
-                self._name(subscription.channel, cursor, Place(None, exchange.call, i), i)
+                self._name_place(subscription.channel, cursor, Place(None, exchange.call, i))
         if subscription.recovered:
             self._counts["recoveries"] += 1
         else:
             subscription.start = None
 
-    def _name(self, channel: str, cursor: str, place: Place, i: int) -> None:
-        """Remember what a cursor names, the most exact knowledge of it."""
-        key = (channel, cursor)
-        known = self.facts.cursors.get(key)
-        if known is None or known.event is None:
-            self.facts.cursors[key] = place
-        elif place.event is not None and place.event is not known.event:
-            self.accuse(
-                "cursor-lie",
-                "HIS-21",
-                f"one cursor stands for {known.event.token} and for {place.event.token}",
-                i,
-            )
+    def _name_event(self, channel: str, cursor: str, event: Publish, i: int) -> None:
+        """Remember the place just after an event; accuse when its cursor stands for another event already."""
+        named = self.facts.cursors[channel]
+        known = named.get(cursor)
+        if known is event:
+            return
+        if isinstance(known, Publish):
+            message = f"one cursor stands for {known.token} and for {event.token}"
+            self.accuse("cursor-lie", "HIS-21", message, i)
+        named[cursor] = event
+
+    def _name_place(self, channel: str, cursor: str, place: Place) -> None:
+        """Remember a place of which only the moment is known, unless more is known of it."""
+        self.facts.cursors[channel].setdefault(cursor, place)
 
     def _gap(self, i: int, said: Said, exchange: Exchange) -> None:
         subscription = exchange.subscription
@@ -366,23 +368,24 @@ class Reading:
                 "false-gap", "DEL-35", f"{subscription.name} has a log and lost events to overflow", i
             )
         if cursor is not None and subscription.channel is not None and subscription.has_log:
-            self._name(subscription.channel, cursor, Place(None, 0, i), i)
+            self._name_place(subscription.channel, cursor, Place(None, 0, i))
 
     def _event(self, i: int, said: Said, conn: Connection, exchange: Exchange) -> None:
         subscription = exchange.subscription
-        self._events += 1
         if subscription is None or subscription.opened == NEVER:
             self.accuse(
                 "ghost", "SUB-02", f"event for {exchange.id} of {exchange.life.name} without an open", i
             )
             return
         data = said.get("data")
-        event = self.facts.publishes.get(data.get("t", "")) if isinstance(data, dict) else None
+        event = self.facts.publishes.get(unique(data) or "")
         if event is None:
             self.accuse("phantom", "DEL-01", f"{subscription.name} got an event that nobody published", i)
             return
         channel = event.channel
-        if channel != subscription.channel and not self._fits(said, event, subscription):
+        # What a pattern matches is for the checks; here its events need only name the right channel.
+        named = subscription.channel or said.get("channel")
+        if channel != named:
             self.accuse(
                 "cross-talk",
                 "SUB-09",
@@ -398,55 +401,45 @@ class Reading:
         if event.done <= conn.fence and subscription.opened < conn.fence:
             message = f"{event.token} came after the pong that proves it had been written"
             self.accuse("fence-lie", "DEL-15", message, conn.fence, conn.fence_row, i)
-        cursor = said.get("cursor")
-        if cursor is not None and subscription.has_log:
-            self._name(channel, cursor, Place(event, event.call, i), i)
+        if subscription.has_log and (cursor := said.get("cursor")) is not None:
+            self._name_event(channel, cursor, event, i)
         if event.seen > i:
             event.seen = i
             if event.done > i:
                 event.done = i
         subscription.items.append(Item(event, i, conn.number))
 
-    def _fits(self, said: Said, event: Publish, subscription: Subscription) -> bool:
-        return subscription.pattern is not None and said.get("channel") == event.channel
-
     def _terminal(self, i: int, at: float, type: str, said: Said, exchange: Exchange) -> None:
-        life, sent = exchange.life, exchange.sent
-        called = self._rows[exchange.call]["at"]
-        if type == "result" and called > life.expires + EXPIRY_SLACK:
-            late = called - life.expires
-            self.accuse(
-                "auth-bypass", "SES-18", f"{life.name} was served {late:.1f} s after its identity expired", i
-            )
         if type != "result":
             return
-        data = said.get("data")
+        life, sent, data = exchange.life, exchange.sent, said.get("data")
+        if at > life.expires:
+            late = self._rows[exchange.call]["at"] - life.expires
+            if late > EXPIRY_SLACK:
+                message = f"{life.name} was served {late:.1f} s after its identity expired"
+                self.accuse("auth-bypass", "SES-18", message, i)
         kind = sent["type"]
-        if kind == "auth":
+        if kind == "publish":
+            if isinstance(data, dict):
+                self._published(i, data, exchange)
+        elif kind == "auth":
             expires = data.get("expires_in_ms") if isinstance(data, dict) else None
             life.expires = at + expires / 1000 if isinstance(expires, int) else float("inf")
-        elif kind == "request" and "data" in sent and data != sent["data"]:
-            other = unique(data)
-            if other is not None:
-                self.accuse(
-                    "cross-talk",
-                    "RPC-13",
-                    f"request {exchange.id} of {life.name} got the answer to {other}",
-                    i,
-                )
-            else:
-                self.accuse("corrupted", "RPC-13", f"request {exchange.id} of {life.name} was not echoed", i)
         elif kind == "history" and isinstance(data, dict):
             self.facts.pages.append((exchange, cast("dict[str, object]", data), i))
             self._counts["pages"] += 1
-        elif kind == "publish" and isinstance(data, dict):
-            self._published(i, data, exchange)
+        elif kind == "request" and "data" in sent and data != sent["data"]:
+            name = f"request {exchange.id} of {life.name}"
+            if (other := unique(data)) is not None:
+                self.accuse("cross-talk", "RPC-13", f"{name} got the answer to {other}", i)
+            else:
+                self.accuse("corrupted", "RPC-13", f"{name} was not echoed", i)
 
     def _published(self, i: int, data: dict[str, object], exchange: Exchange) -> None:
         publish, cursor = exchange.publish, data.get("cursor")
         assert publish is not None
         if isinstance(cursor, str) and "history" in self.facts.profiles:
-            self._name(publish.channel, cursor, Place(publish, publish.call, i), i)
+            self._name_event(publish.channel, cursor, publish, i)
         if publish.dedupe:
             self._dedupe(i, data.get("duplicate") is True, exchange, publish)
         elif data.get("duplicate"):
