@@ -235,7 +235,8 @@ def _traces(traces: Mapping[str, Mapping[str, object]], links: Mapping[str, str]
         "# Conversations",
         "",
         "Whole conversations, as data in `schemas/v1/traces`.",
-        "The client's frames stand on the left, the server's on the right.",
+        "The client's frames stand on the left, the server's on the right;"
+        " between them what others do at the server.",
         "",
     ]
     for name, trace in traces.items():

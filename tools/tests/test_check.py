@@ -87,6 +87,10 @@ def vector(name: str, **members: object) -> Damage:
     return edit(f"schemas/v1/vectors/{name.partition('/')[0]}.json", change)
 
 
+def trace(name: str, old: str, new: str) -> Damage:
+    return swap(f"schemas/v1/traces/{name}.json", old, new)
+
+
 def registry(table: str, index: int, **members: object) -> Damage:
     def change(value: dict[str, object]) -> None:
         rows(value[table])[index].update(members)
@@ -196,6 +200,15 @@ def test_the_id_of_a_removed_requirement_is_never_given_away(project: Project) -
         (registry("fields", 0, edition="reserved"), "registry", "subscribe.pattern is reserved, and in"),
         (registry("fields", 0, profile="pubsub"), "registry", "belongs to the profile of its frame anyway"),
         (registry("fields", 0, message="nonsense"), "registry", "of nonsense, which does not exist"),
+        (registry("fields", 2, edition="reserved"), "registry", "fields: open.seq is reserved, and in"),
+        (registry("messages", 17, result="results/x.json"), "registry", "results/x.json does not exist"),
+        (registry("messages", 17, result="defs.schema.json"), "registry", "no row for results/history"),
+        (
+            swap("schemas/v1/protocol.json", '"value": "ahead"', '"value": "later"'),
+            "registry",
+            "open.reason differs",
+        ),
+        (registry("constants", 9, value=5), "registry", "max_attempt is 5"),
         (registry("error_codes", 0, on=["nonsense"]), "registry", "answers nonsense"),
         (registry("close_codes", 2, code=1002), "registry", "1002 stands there twice"),
         (registry("limits", 0, floor=1), "registry", "the floor of max_frame is 1"),
@@ -239,6 +252,12 @@ def test_the_id_of_a_removed_requirement_is_never_given_away(project: Project) -
         ),
         (remove("schemas/v1/examples/cancel/invalid/missing-of.json"), "examples", "no example lacks of"),
         (
+            remove("schemas/v1/examples/results/history/invalid/missing-more.json"),
+            "examples",
+            "results/history/invalid: no example lacks more",
+        ),
+        (put("schemas/v1/examples/results/x.json", "{}\n"), "examples", "no frame has this name"),
+        (
             swap("schemas/v1/traces/drain.json", '"after_ms": 1200', '"after_ms": -1'),
             "traces",
             "after_ms: -1 is less than the minimum",
@@ -263,6 +282,41 @@ def test_the_id_of_a_removed_requirement_is_never_given_away(project: Project) -
             "traces",
             "differs from those of welcome",
         ),
+        (trace("ack-window", '"window": 2,', '"window": 1,'), "traces", "seq 2 while 1 frames are"),
+        (trace("ack-window", '"id": 1, "seq": 3', '"id": 1, "seq": 4'), "traces", "seq 4 does not follow 2"),
+        (trace("ack-window", '"type": "ack", "seq": 5', '"type": "ack", "seq": 9'), "traces", "an ack of 9"),
+        (
+            trace("fence", '"type": "open", "id": 1', '"type": "open", "id": 1, "seq": 1'),
+            "traces",
+            "`seq` with",
+        ),
+        (trace("resume-clean", '"last_id": 1,', '"last_id": 2,'), "traces", "last_id is 2, the highest id"),
+        (
+            trace("resume-clean", '"seq": 3, "data": {"n": 2}', '"seq": 3, "data": {"n": 7}'),
+            "traces",
+            "seq 3 is not what it was",
+        ),
+        (
+            trace("resume-clean", '"connection": "second",', '"connection": "first",'),
+            "traces",
+            "a step behind the end of the connection",
+        ),
+        (
+            trace("resume-clean", '"session": "4kVbQm2hTzuWc0pXeJ9y5A", "seq"', '"session": "x", "seq"'),
+            "traces",
+            "the session that goes on is not the one",
+        ),
+        (
+            trace("resume-refused", "Zr8NdLfG1sKqo7UaYiB3wE", "4kVbQm2hTzuWc0pXeJ9y5A"),
+            "traces",
+            "a new session has the name of another",
+        ),
+        (
+            trace("history-pages", '"start": "e4:2",', ""),
+            "traces",
+            "data of the result: all of it: 'start' is a required property",
+        ),
+        (trace("recover-last", '"others", "does"', '"server", "does"'), "traces", "'others' was expected"),
         (vector("framing/json-array", covers=[]), "vectors", "framing/json-array cites no requirement"),
         (vector("framing/json-array", covers=["ENV-99"]), "vectors", "cites ENV-99"),
         (

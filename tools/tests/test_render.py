@@ -46,6 +46,30 @@ def test_a_conversation_shows_who_says_what(project: Project) -> None:
     ]
 
 
+def test_a_conversation_shows_what_is_lost_and_what_others_do(project: Project) -> None:
+    """What no frame says stands there too: a cut, a frame that never arrives, what happens at the server."""
+    shown = Renderer(project).fill("<!-- trace: resume-clean -->\n<!-- end -->")
+    assert 'O ["emit","room/7",{"n":2}]\n' in shown
+    assert '"seq":3,"data":{"n":2}}\n    # never arrives\n' in shown
+    assert "C (first) the connection is lost, without a close frame\n" in shown
+
+
+def test_a_member_under_a_condition_has_its_row(project: Project) -> None:
+    """Words stand under `properties`, bounds under the condition; the table has both."""
+    table = Renderer(project).table("frame:hello").splitlines()
+    assert any(line.startswith("| `resume.attempt` | integer, 1 to 2^53 - 1 | required |") for line in table)
+    (row,) = (line for line in table if line.startswith("| `limits.window` "))
+    assert "integer, 1 to 2^53 - 1 | optional | Profile `ack`: how many" in row
+
+
+def test_a_frame_shows_what_its_result_holds(project: Project) -> None:
+    """The `data` of a result has a table where the protocol gives it a shape."""
+    appendix = Renderer(project).tables_appendix()
+    shown = appendix.partition("### history")[2].partition("###")[0]
+    assert "In the `data` of its `result`:" in shown
+    assert "| `events[].too_large` |" in shown
+
+
 def test_an_invalid_example_shows_its_frame_only(project: Project) -> None:
     """The wrapper with the fault is for machines."""
     shown = Renderer(project).fill("<!-- example: cancel/invalid/missing-of.json -->\n<!-- end -->")

@@ -224,6 +224,20 @@ def test_a_conversation_cannot_smuggle_markup_into_the_page() -> None:
     assert "hf-from-server" in drawn
 
 
+def test_a_conversation_shows_what_happens_around_its_frames() -> None:
+    """A cut, a frame that never arrives and the deeds of others are drawn like the rest."""
+    steps: list[dict[str, object]] = [
+        {"from": "others", "does": ["trim", "room/7"]},
+        {"from": "client", "frame": {"type": "ping"}, "lost": True},
+        {"from": "client", "cut": True},
+    ]
+    others, lost, cut = conversation(steps, {})[1:-1]
+    assert 'class="hf-from-others"' in others
+    assert '["trim", "room/7"]' in others
+    assert '<span class="hf-note">never arrives</span>' in lost
+    assert "<code>the connection is lost, without a close frame</code>" in cut
+
+
 def test_states_are_drawn_with_one_arrow_for_each_pair() -> None:
     """All events from one state to another share an arrow; the outside is shown by the boxes."""
     drawn = site_states.drawing(
