@@ -264,7 +264,7 @@ class Watch:
             name, resumed = welcome.get("session"), welcome.get("resumed")
             error = welcome.get("resume_error")
             told = isinstance(name, str) and isinstance(resumed, bool)
-            self._judge("res/welcome-names-the-session", told, f"session is {name!r}, resumed {resumed!r}")
+            self._judge("res/every-welcome-has-a-session", told, f"session is {name!r}, resumed {resumed!r}")
             asked = self._hello.get("resume")
             if not isinstance(asked, dict):
                 fresh = resumed is not True and error is None
@@ -290,7 +290,7 @@ class Watch:
             plausible = isinstance(last_id, int) and least <= last_id <= used
             self._judge("res/accepted-is-said", plausible, f"last_id is {last_id!r}, not {least} to {used}")
         same = strand.limits == welcome.get("limits")
-        self._judge("res/limits-stay", same, f"the limits were {strand.limits}")
+        self._judge("res/limits-come-again", same, f"the limits were {strand.limits}")
         strand.acknowledge(seq)
         self._strand, self._next, self._after_resume = strand, seq + 1, True
 

@@ -80,7 +80,9 @@ RULES: dict[str, Rule] = {
             "del/no-overflow-with-a-log", "DEL-35", "A subscription that has a log loses nothing to overflow."
         ),
         Rule(
-            "res/welcome-names-the-session", "RES-01", "With profile resume welcome has session and resumed."
+            "res/every-welcome-has-a-session",
+            "RES-01",
+            "With profile resume welcome has session and resumed.",
         ),
         Rule("res/names-are-unique", "RES-02", "No two sessions have the same name."),
         Rule(
@@ -99,7 +101,7 @@ RULES: dict[str, Rule] = {
             "RES-29",
             "After a resume everything above seq comes again, unchanged.",
         ),
-        Rule("res/limits-stay", "RES-37", "A resumed session keeps its limits."),
+        Rule("res/limits-come-again", "RES-37", "A resumed session keeps its limits."),
         Rule(
             "his/cursor-on-every-event", "HIS-01", "Each event of a subscription that has a log has a cursor."
         ),

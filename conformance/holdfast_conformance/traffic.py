@@ -10,26 +10,32 @@ from __future__ import annotations
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from .bench import without
 from .expect import Emitted, Expectation, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from .case import Test
     from .expect import Frame
     from .session import Exchange, Session
 
 __all__ = [
+    "UNNUMBERED",
     "Account",
     "Push",
     "account",
     "all_end",
+    "bounded_memory",
+    "close_window",
     "fill",
+    "narrow_session",
     "overfill",
     "pour",
     "small_session",
@@ -50,14 +56,46 @@ AT_ONCE = 32
 """Publishes in flight, where `max_inflight` allows so many."""
 
 
+WINDOW = 4
+"""Frames after which the window of a `narrow_session` is closed."""
+
+UNNUMBERED = without("ack", "history")
+"""Profiles for what nothing but a socket holds up, and where what is dropped is lost."""
+
+
 async def small_session(
-    t: Test, *, profiles: Sequence[str] | None = None, hello: Mapping[str, object] | None = None
+    t: Test, *, profiles: Sequence[str] | None = UNNUMBERED, hello: Mapping[str, object] | None = None
 ) -> Session:
     """Open a session that is easily filled: of the identity `limited` where the target file has it."""
     identity = "limited" if "limited" in t.bench.target.identities else None
     return await t.session(
         identity, name="slow", profiles=profiles, hello=hello, receive_buffer=RECEIVE_BUFFER
     )
+
+
+async def narrow_session(
+    t: Test, *, window: int = WINDOW, profiles: Sequence[str] | None = None, name: str = "narrow"
+) -> Session:
+    """Open a session that does not acknowledge by itself and asks for a small window; of the identity
+    `small` where the target file has it.
+    """
+    identity = "small" if "small" in t.bench.target.identities else None
+    hello = {"limits": {"window": window}}
+    return await t.session(identity, name=name, profiles=profiles, hello=hello, acks=False)
+
+
+async def close_window(t: Test, narrow: Session, publisher: Session, channel: str, first: int = 0) -> int:
+    """Publish numbered events on a channel to which `narrow` subscribes until its window is closed.
+
+    Returns:
+        The number of the next event.
+    """
+    receipts = narrow.receipts
+    full = receipts.acked + receipts.window
+    end = first + full - receipts.got
+    await pour(t, publisher, channel, end - first, first=first)
+    await t.until(narrow, lambda: receipts.got >= full, "a full window", requirement="SUB-05")
+    return end
 
 
 def upcoming(t: Test, channel: str, data: object = None) -> Emitted:
@@ -196,6 +234,39 @@ def buffers(t: Test) -> int:
 def fill(t: Test, size: int, total: int = 0) -> int:
     """Return how many messages of a size it takes to send `total` bytes; by default, to fill every buffer."""
     return math.ceil((total or buffers(t)) / size)
+
+
+async def bounded_memory(
+    t: Test,
+    pour_part: Callable[[int], Awaitable[None]],
+    *,
+    part: int,
+    parts: int,
+    bound: int,
+    whom: str,
+    hint: str,
+) -> None:
+    """Assert that parts of a load do not each make the target's memory grow.
+
+    Args:
+        pour_part: brings one part, by its number.
+        part: bytes of a part; more than the bound may be.
+        bound: bytes that the limits allow for the session.
+        whom: for whom the load waits, in words.
+    """
+    sizes = [t.resident_bytes()]
+    for n in range(parts):
+        await pour_part(n)
+        sizes.append(t.resident_bytes())
+    # A heap grows by leaps and then stays; only what keeps every event grows with each of the last parts.
+    steps = [after - before for before, after in pairwise(sizes)]
+    t.that(
+        min(steps[-3:]) < part // 2 or sizes[-1] - sizes[0] < bound + part,
+        f"the memory grows with every event for {whom}: {part >> 20} MB of events each took "
+        f"{[step >> 20 for step in steps]} MB; the limits allow {bound >> 10} kB in all",
+        hint=hint,
+    )
+    t.note(f"resident memory grew by {(sizes[-1] - sizes[0]) / (1 << 20):.1f} MB")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ ALLOWED = {
     "trio",
     "wsproto",
 }
-CASES_MAY = {"case", "cases", "client", "expect", "frames", "registry", "requirements", "session", "traffic"}
+CASES_MAY = {
+    "case", "cases", "client", "expect", "frames", "lives", "registry", "requirements", "session", "traffic"
+}  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

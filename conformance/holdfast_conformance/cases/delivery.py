@@ -8,6 +8,7 @@ import trio
 
 from holdfast_conformance.case import Emitted, Exchange, Session, Test, check
 from holdfast_conformance.traffic import (
+    UNNUMBERED,
     account,
     number,
     overfill,
@@ -353,7 +354,8 @@ async def ping_overtakes_without_fence(t: Test) -> None:
 @check("del/burst-is-no-overflow", covers="DEL-18", needs=["rpc", "pubsub", "script:burst"], intrusive=True)
 async def burst_is_no_overflow(t: Test) -> None:
     """A burst of more than `queue` events that fits into the socket reaches a client that reads it whole."""
-    reader = await t.session("limited" if "limited" in t.bench.target.identities else None, name="reader")
+    identity = "limited" if "limited" in t.bench.target.identities else None
+    reader = await t.session(identity, name="reader", profiles=UNNUMBERED)
     queue = reader.limit("queue")
     if queue > BURST:
         raise t.not_applicable(f"a burst of {queue} events is more than a socket is sure to hold")
