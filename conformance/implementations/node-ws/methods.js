@@ -96,10 +96,13 @@ const STEPS = {
       call.fail(new Failure(code, message, { data, retry_ms }));
     },
   },
-  close: { args: [isCloseCode], run: ({ session }, code) => session.close(code) },
-  abort: { args: [], run: ({ session }) => session.abort() },
-  expire: { args: [], run: ({ session }) => session.expire() },
-  drain: { args: [isMillis], run: ({ session }, deadlineMs) => session.drain(deadlineMs) },
+  close: { args: [isCloseCode], run: ({ session }, code) => session.connection?.close(code) },
+  abort: { args: [], run: ({ session }) => session.connection?.abort() },
+  expire: { args: [], run: ({ session }) => session.connection?.expire() },
+  forget: { args: [], run: ({ session }) => session.forget() },
+  trim: { args: [isName], run: ({ broker }, channel) => broker.logs.trim(channel) },
+  wipe: { args: [isName], run: ({ broker }, channel) => broker.logs.wipe(channel) },
+  drain: { args: [isMillis], run: ({ session }, deadlineMs) => session.connection?.drain(deadlineMs) },
 };
 
 /** @param {unknown} step @param {Call} call */

@@ -1,19 +1,31 @@
-/** The outgoing queue of one session. */
+/** The outgoing queue of one session, and with profile `ack` the window behind it. */
 
 /** @typedef {import('./broker.js').Event} Event */
+/** @typedef {import('./log.js').Place} Place */
 
 /**
  * One frame in the queue.
  * @typedef {object} Entry
  * @property {string} [text] a frame that is encoded already
  * @property {Event} [event]
- * @property {'overflow' | 'too_large'} [gap]
+ * @property {'overflow' | 'too_large' | 'expired'} [gap]
+ * @property {string} [cursor] of a gap
  * @property {number} [missed] how many events of the channel this frame stands for
+ * @property {Place} [before] where the log goes on when this frame is given up
  * @property {number} [bytes] what it counts for; absent when it does not count
  * @property {Lane} [lane]
+ * @property {(held?: true) => void} [pong] writes a fenced pong, which has no `id`
  * @property {() => void} [left] called when the frame has left the queue, written or not
- * @property {() => void} [written] called when the socket is done with the frame
  */
+
+/**
+ * The connection below.
+ * @typedef {object} Link
+ * @property {() => boolean} takesMore
+ * @property {(text: string) => void} send
+ */
+
+/** @typedef {(place: Place) => {event?: Event, gap?: string, place: Place} | null} Next reads a log */
 
 /** What the queue keeps for one exchange that sends more than a terminal. */
 export class Lane {
@@ -25,94 +37,250 @@ export class Lane {
   bytes = 0;
   /** @type {Entry | null} the queued gap that still takes losses */
   gap = null;
+  /** @type {Place | null} while events come from the log: the place from which it is read */
+  place = null;
 
-  /** @param {number} id */
-  constructor(id) {
+  /** @param {number} id @param {Next} [next] the log of a subscription that has one */
+  constructor(id, next) {
     this.id = id;
+    this.next = next;
   }
 }
 
-/** The bytes of an event frame without its tail. @param {number} id */
-export const eventHead = (id) => `{"type":"event","id":${id},`;
+/** The bytes of the longest member `seq` with its comma. */
+export const SEQ_BYTES = 24;
+
+/** The bytes of an event frame before its channel. @param {number} id @param {string} [cursor] */
+export const eventHead = (id, cursor) => `{"type":"event","id":${id},${cursor === undefined ? '' : `"cursor":"${cursor}",`}`;
 
 /** @param {Entry} entry */
-function encode({ text, event, gap, missed, lane }) {
-  if (gap) return JSON.stringify({ type: 'gap', id: lane.id, reason: gap, missed });
-  return event ? eventHead(lane.id) + event.tail : text;
+function encode({ text, event, gap, cursor, missed, lane }) {
+  if (gap) return JSON.stringify({ type: 'gap', id: lane.id, reason: gap, missed, cursor });
+  return event ? eventHead(lane.id, lane.next && event.cursor) + event.head + event.body : text;
 }
 
 export class Outbox {
   /** @type {Set<Entry>} in the order of writing */
   #entries = new Set();
+  #pongs = 0;
   /** @type {Set<Lane>} lanes with queued events */
   #lanes = new Set();
+  /** @type {Set<Lane>} lanes that are read from their logs */
+  #replaying = new Set();
   #events = 0;
   #bytes = 0;
   #limits;
   #frameLimit;
-  #socket;
+  #numbered;
+  /** @type {Link | null} */
+  #link = null;
+
+  /** Frames that may be asked for again, by `seq`. @type {Map<number, {text: string, bytes: number}>} */
+  #unacked = new Map();
+  #unackedBytes = 0;
+  /** Those that this connection has not written yet. @type {Iterator<{text: string}> | null} */
+  #again = null;
+  sent = 0;
+  acked = 0;
 
   /**
-   * @param {{ready: () => boolean, send: (text: string, written?: () => void) => void}} socket
-   * @param {{queue: number, queue_bytes: number}} limits
-   * @param {number} frameLimit the largest frame that the client accepts
+   * @param {import('./settings.js').Limits} limits
+   * @param {{frameLimit: number, numbered: boolean}} options the largest frame that the client accepts; whether profile `ack` is in force
    */
-  constructor(socket, limits, frameLimit) {
-    this.#socket = socket;
+  constructor(limits, { frameLimit, numbered }) {
     this.#limits = limits;
-    this.#frameLimit = frameLimit;
+    this.#numbered = numbered;
+    this.#frameLimit = frameLimit - (numbered ? SEQ_BYTES : 0);
+  }
+
+  /** The largest frame without its `seq`. */
+  get frameLimit() {
+    return this.#frameLimit;
+  }
+
+  get windowOpen() {
+    const { window, window_bytes } = this.#limits;
+    return !this.#numbered || (this.sent - this.acked < window && this.#unackedBytes < window_bytes);
+  }
+
+  /** Whether the window or a replay keeps back what is queued. */
+  get isHeld() {
+    return this.#replaying.size > 0 || (!this.windowOpen && this.#entries.size > this.#pongs);
+  }
+
+  /** Goes on with a connection: first what may have been lost with the one before. @param {Link} link */
+  attach(link) {
+    this.#link = link;
+    this.#again = this.#unacked.values();
+    this.flush();
+  }
+
+  /** Keeps everything but the pongs, which belong to a connection. */
+  detach() {
+    this.#link = null;
+    this.#again = null;
+    for (const entry of this.#entries) if (entry.pong) this.#remove(entry);
+  }
+
+  /** @param {number} seq up to which everything has arrived */
+  ack(seq) {
+    while (this.acked < seq) {
+      this.#unackedBytes -= this.#unacked.get(++this.acked).bytes;
+      this.#unacked.delete(this.acked);
+    }
+    this.flush();
   }
 
   /** Queues any frame but an event. @param {Entry} entry */
   push(entry) {
     entry.lane?.queued.add(entry);
+    if (entry.pong) this.#pongs++;
     this.#entries.add(entry);
     this.flush();
   }
 
-  /** @param {Lane} lane @param {Event} event */
+  /** Queues a new event, unless the log will bring it. @param {Lane} lane @param {Event} event */
   pushEvent(lane, event) {
-    /** @type {Entry} */
-    let entry = { lane, event, missed: 1, bytes: eventHead(lane.id).length + event.bytes };
-    if (entry.bytes > this.#frameLimit) {
-      entry = { lane, gap: 'too_large', missed: 1 };
-      entry.bytes = encode(entry).length;
-    }
-    lane.queued.add(entry);
-    lane.backlog.add(entry);
-    lane.bytes += entry.bytes;
-    this.#entries.add(entry);
-    this.#lanes.add(lane);
-    this.#events++;
-    this.#bytes += entry.bytes;
+    if (lane.place) return;
+    const before = lane.next && { log: event.place.log, n: event.place.n - 1 };
+    this.#add(this.#eventEntry(lane, event, before));
     this.flush();
     this.#shed();
   }
 
+  /** Delivers the log from a place on. @param {Lane} lane @param {Place} place */
+  replay(lane, place) {
+    lane.place = place;
+    this.#replaying.add(lane);
+    this.flush();
+  }
+
   /** Drops everything queued for an exchange that has ended early. @param {Lane} lane */
   discard(lane) {
+    this.#replaying.delete(lane);
     for (const entry of lane.queued) {
       this.#remove(entry);
       entry.left?.();
     }
   }
 
-  /** Writes from the head while the socket takes more. @param {boolean} [all] whether it takes more or not */
+  /** Writes while the socket and the window take more. @param {boolean} [all] whether the socket takes more or not */
   flush(all = false) {
+    do this.#write(all);
+    while (this.#refill() && !all);
+  }
+
+  /** @param {boolean} all */
+  #write(all) {
+    const canWrite = () => this.#link && (all || this.#link.takesMore());
+    while (this.#again && canWrite()) {
+      const { done, value } = this.#again.next();
+      if (done) this.#again = null;
+      else this.#link.send(value.text);
+    }
     for (const entry of this.#entries) {
-      if (!all && !this.#socket.ready()) return;
+      if (!canWrite()) return;
+      if (!entry.pong && !this.windowOpen) return this.#releasePongs(entry);
       this.#remove(entry);
-      this.#socket.send(encode(entry), entry.written);
+      if (entry.pong) entry.pong();
+      else this.#link.send(this.#number(encode(entry)));
       entry.left?.();
     }
+  }
+
+  /** Gives a frame its `seq` and keeps it, with profile `ack`. @param {string} text */
+  #number(text) {
+    if (!this.#numbered) return text;
+    const numbered = `{"seq":${++this.sent},${text.slice(1)}`;
+    const bytes = Buffer.byteLength(numbered);
+    this.#unacked.set(this.sent, { text: numbered, bytes });
+    this.#unackedBytes += bytes;
+    return numbered;
+  }
+
+  /** Writes the pongs behind an entry that is kept back: they prove nothing now. @param {Entry} kept */
+  #releasePongs(kept) {
+    if (this.#pongs === 0) return;
+    let isBehind = false;
+    for (const entry of this.#entries) {
+      isBehind ||= entry === kept;
+      if (!isBehind || !entry.pong) continue;
+      this.#remove(entry);
+      entry.pong(true);
+    }
+  }
+
+  /** Queues one event of each log that is being read. Returns whether there was any. */
+  #refill() {
+    let hasAdded = false;
+    for (const lane of this.#replaying) {
+      if (lane.backlog.size > 0) continue;
+      const next = lane.next(lane.place);
+      if (next) {
+        const entry = next.event
+          ? this.#eventEntry(lane, next.event, lane.place)
+          : this.#gapEntry({ lane, gap: 'expired', cursor: next.gap, before: lane.place });
+        if (!this.#fits(entry)) continue;
+        this.#add(entry);
+        lane.place = next.place;
+        hasAdded = true;
+      }
+      if (!next || !lane.next(lane.place)) {
+        lane.place = null; // from here on it is live
+        this.#replaying.delete(lane);
+      }
+    }
+    return hasAdded;
+  }
+
+  /** Whether the queue has room for a replayed event; an empty one always has. @param {Entry} entry */
+  #fits({ bytes }) {
+    const { queue, queue_bytes } = this.#limits;
+    return this.#events === 0 || (this.#events < queue && this.#bytes + bytes <= queue_bytes);
+  }
+
+  /** @param {Lane} lane @param {Event} event @param {Place} [before] @returns {Entry} */
+  #eventEntry(lane, event, before) {
+    const cursor = lane.next && event.cursor;
+    const bytes = eventHead(lane.id, cursor).length + event.bytes;
+    if (bytes <= this.#frameLimit) return { lane, event, missed: 1, bytes, before };
+    return this.#gapEntry({ lane, gap: 'too_large', missed: 1, cursor, before });
+  }
+
+  /** @param {Entry} entry */
+  #gapEntry(entry) {
+    return { ...entry, bytes: encode(entry).length };
+  }
+
+  /** @param {Entry} entry */
+  #add(entry) {
+    const { lane, bytes } = entry;
+    lane.queued.add(entry);
+    lane.backlog.add(entry);
+    lane.bytes += bytes;
+    this.#entries.add(entry);
+    this.#lanes.add(lane);
+    this.#events++;
+    this.#bytes += bytes;
   }
 
   /** Brings the queued events back under the limits. */
   #shed() {
     const { queue, queue_bytes } = this.#limits;
     while (this.#events > queue || this.#bytes > queue_bytes) {
-      this.#drop([...this.#lanes].reduce((most, lane) => (lane.bytes > most.bytes ? lane : most)));
+      const lane = [...this.#lanes].reduce((most, lane) => (lane.bytes > most.bytes ? lane : most));
+      if (lane.next) this.#giveBack(lane);
+      else this.#drop(lane);
     }
+  }
+
+  /** Leaves the queued events of a lane to its log. @param {Lane} lane */
+  #giveBack(lane) {
+    const [first] = lane.backlog;
+    this.#releasePongs(first);
+    lane.place = first.before;
+    this.#replaying.add(lane);
+    for (const entry of lane.backlog) this.#remove(entry);
   }
 
   /** Folds all queued events of a lane into one gap. @param {Lane} lane */
@@ -132,6 +300,7 @@ export class Outbox {
 
   /** @param {Entry} entry */
   #remove(entry) {
+    if (entry.pong) this.#pongs--;
     this.#entries.delete(entry);
     this.#uncount(entry);
     const { lane } = entry;

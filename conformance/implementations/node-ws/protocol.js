@@ -58,13 +58,24 @@ const OFFERED = new Map([
   ['pubsub', []],
   ['pattern', ['pubsub']],
   ['fence', ['pubsub']],
+  ['ack', []],
+  ['resume', ['ack']],
+  ['history', ['pubsub']],
 ]);
+
+/** Limits that `welcome` shows with a profile only. @type {{[limit: string]: string}} */
+const LIMIT_PROFILES = {
+  queue: 'pubsub', queue_bytes: 'pubsub',
+  window: 'ack', window_bytes: 'ack', ack_delay_ms: 'ack',
+  resume_ms: 'resume',
+  dedupe_ms: 'history', history_limit: 'history',
+};
 
 /** Codes that a server of this edition may send without a dot in them. */
 const ERROR_CODES = new Set([
   'unsupported', 'bad_request', 'rate_limited', 'draining', 'limit_exceeded', 'unauthenticated',
   'forbidden', 'not_found', 'principal_mismatch', 'conflict', 'too_large', 'unavailable',
-  'internal', 'deadline_exceeded', 'cancelled', 'app',
+  'internal', 'deadline_exceeded', 'cancelled', 'app', 'unrecoverable', 'bad_cursor',
 ]);
 const RETRYABLE = new Set(['rate_limited', 'unavailable', 'draining']);
 const NEVER_RETRYABLE = new Set([
@@ -83,6 +94,12 @@ export const CLOSE_NAMES = new Map([
   [4103, 'revoked'], [4200, 'going_away'], [4300, 'internal'], [4301, 'slow_consumer'],
   [4302, 'rate_limited'], [4303, 'hello_timeout'], [4304, 'heartbeat_timeout'],
 ]);
+
+/** Close codes that end the session, besides most of 40xx; 1005 stands for a close frame without a code. */
+const ENDING = new Set([1000, 1002, 1003, 1005, 1007, 1008, 1009, 1010, 4102, 4103, 4301, 4501]);
+
+/** Whether the session outlives a connection that ends with this code. @param {number} code */
+export const keepsSession = (code) => !ENDING.has(code) && (code < 4000 || code > 4099 || code === 4008);
 
 /** An outcome of one exchange that is not a `result`. */
 export class Failure extends Error {
@@ -125,6 +142,9 @@ export const isType = (v) => typeof v === 'string' && v.length <= 64 && WORDS.te
 export const isErrorCode = (v) => isType(v) && (v.includes('.') || ERROR_CODES.has(v));
 
 /** @param {unknown} v @returns {v is string} */
+const isCursor = (v) => v !== '' && isText(v, 256);
+
+/** @param {unknown} v @returns {v is string} */
 const isPattern = (v) => {
   if (!isName(v)) return false;
   const segments = v.split('/');
@@ -156,6 +176,13 @@ const goodData = (f) =>
 /** @param {unknown} v */
 const isString = (v) => typeof v === 'string';
 
+/** Whether a `hello` gets a profile. @param {Frame} f @param {string} profile */
+const asksFor = (f, profile) => negotiate(/** @type {string[]} */ (f.profiles)).includes(profile);
+
+/** @param {unknown} v */
+const isResume = (v) =>
+  isObject(v) && isCursor(v.session) && (v.seq === 0 || isId(v.seq)) && isId(v.attempt);
+
 /** What each type of a client asks for, besides `type`, `id` and `meta`. @type {{[type: string]: (f: Frame) => boolean}} */
 const SHAPES = {
   hello: (f) =>
@@ -163,7 +190,10 @@ const SHAPES = {
     may(f, 'auth', (a) => isObject(a) && isString(a.token) && may(a, 'scheme', isString)) &&
     may(f, 'client', (c) => isObject(c) && may(c, 'name', isString) && may(c, 'version', isString)) &&
     may(f, 'limits', (l) => isObject(l) &&
-      may(l, 'max_frame', (n) => isInteger(n, MIN_MAX_FRAME, Number.MAX_SAFE_INTEGER))),
+      may(l, 'max_frame', (n) => isInteger(n, MIN_MAX_FRAME, Number.MAX_SAFE_INTEGER)) &&
+      (!asksFor(f, 'ack') || may(l, 'window', isId))) &&
+    (!asksFor(f, 'resume') || may(f, 'resume', isResume)),
+  ack: () => true, // `seq` is looked at before
   cancel: () => true,
   ping: (f) => may(f, 't', (t) => isText(t, 64)),
   pong: (f) => may(f, 't', (t) => isText(t, 64)),
@@ -172,8 +202,14 @@ const SHAPES = {
     isName(f.method) && may(f, 'stream', (s) => s === true) &&
     may(f, 'timeout_ms', (ms) => isInteger(ms, 1, 2 ** 31 - 1)) && goodData(f),
   subscribe: (f) =>
-    has(f, 'channel') !== has(f, 'pattern') && may(f, 'channel', isName) && may(f, 'pattern', isPattern),
-  publish: (f) => isName(f.channel) && has(f, 'data') && may(f, 'echo', (e) => e === false) && goodData(f),
+    has(f, 'channel') !== has(f, 'pattern') && may(f, 'channel', isName) && may(f, 'pattern', isPattern) &&
+    !(has(f, 'since') && has(f, 'last')) && may(f, 'since', isCursor) && may(f, 'last', isId) &&
+    may(f, 'recover', (r) => r === 'require' && has(f, 'since')),
+  publish: (f) =>
+    isName(f.channel) && has(f, 'data') && may(f, 'echo', (e) => e === false) && may(f, 'dedupe', isName) && goodData(f),
+  history: (f) =>
+    isName(f.channel) && !(has(f, 'before') && has(f, 'after')) &&
+    may(f, 'before', isCursor) && may(f, 'after', isCursor) && may(f, 'limit', isId),
 };
 
 /** Whether a frame has the shape that its type asks for. @param {Frame} frame */
@@ -186,6 +222,7 @@ export const isWellFormed = (frame) => may(frame, 'meta', isObject) && SHAPES[/*
 export function isUnsupported(frame, profiles) {
   const row = TYPES.get(/** @type {string} */ (frame.type));
   if (!row || !profiles.has(row.profile)) return true;
+  if (frame.type === 'subscribe' && has(frame, 'pattern') && (has(frame, 'since') || has(frame, 'last'))) return true;
   const members = Object.hasOwn(MEMBERS, /** @type {string} */ (frame.type)) ? MEMBERS[frame.type] : [];
   return members.some(([member, profile]) => has(frame, member) && !profiles.has(profile));
 }
@@ -196,6 +233,10 @@ export function negotiate(wishes) {
   const ok = (name) => wanted.has(name) && OFFERED.has(name) && OFFERED.get(name).every(ok);
   return [...OFFERED.keys()].filter(ok);
 }
+
+/** The limits that `welcome` shows. @param {{[limit: string]: unknown}} limits @param {string[]} profiles */
+export const visibleLimits = (limits, profiles) =>
+  Object.fromEntries(Object.entries(limits).filter(([limit]) => !has(LIMIT_PROFILES, limit) || profiles.includes(LIMIT_PROFILES[limit])));
 
 /** Whether a text opens more than 64 objects and arrays inside each other. @param {string} text */
 function isTooDeep(text) {

@@ -5,8 +5,9 @@ import { STATUS_CODES, createServer } from 'node:http';
 import { parseArgs } from 'node:util';
 import { WebSocketServer } from 'ws';
 import { Broker } from './broker.js';
+import { Connection } from './connection.js';
 import { SUBPROTOCOL } from './protocol.js';
-import { Session } from './session.js';
+import { Sessions } from './sessions.js';
 import { CLOSE_MS, DRAIN_MS, LIMITS, authenticate } from './settings.js';
 
 const { values: options } = parseArgs({
@@ -22,9 +23,9 @@ const log = (line) => {
   if (options.log) process.stderr.write(`${new Date().toISOString()} ${line}\n`);
 };
 
-const broker = new Broker();
-/** @type {Set<Session>} */
-const sessions = new Set();
+const sessions = new Sessions({ broker: new Broker(), log });
+/** @type {Set<Connection>} */
+const connections = new Set();
 let draining = false;
 
 const http = createServer((_request, response) => {
@@ -37,7 +38,7 @@ const wss = new WebSocketServer({
   maxPayload: LIMITS.max_frame,
   maxFragments: 1024,
   maxBufferedChunks: 0,
-  autoPong: false, // the session counts the pongs that wait
+  autoPong: false, // the connection counts the pongs that wait
   closeTimeout: CLOSE_MS,
 });
 
@@ -65,9 +66,10 @@ http.on('upgrade', (request, socket, head) => {
     return;
   }
   wss.handleUpgrade(request, socket, head, (ws) => {
-    const session = new Session(ws, /** @type {import('node:net').Socket} */ (socket), { broker, ambient: ambientIdentity(request), log });
-    sessions.add(session);
-    ws.once('close', () => sessions.delete(session));
+    const ambient = ambientIdentity(request);
+    const connection = new Connection(ws, /** @type {import('node:net').Socket} */ (socket), { sessions, ambient, log });
+    connections.add(connection);
+    ws.once('close', () => connections.delete(connection));
   });
 });
 
@@ -75,7 +77,7 @@ http.on('upgrade', (request, socket, head) => {
 async function stop() {
   if (draining) return;
   draining = true;
-  for (const session of sessions) session.drain(DRAIN_MS);
+  for (const connection of connections) connection.drain(DRAIN_MS);
   await Promise.all([...wss.clients].map((ws) => once(ws, 'close')));
   process.exit(0);
 }

@@ -5,6 +5,16 @@ export const DRAIN_MS = 1000;
 export const CLOSE_MS = 3000;
 export const HEARTBEAT = { interval_ms: 1000, timeout_ms: 500 };
 
+// What the server keeps, in all.
+export const MAX_LOGS = 1000;
+export const LOG_EVENTS = 2000;
+export const LOG_BYTES = 1048576;
+
+// What it keeps for one principal.
+export const MAX_SUSPENDED = 32;
+export const MAX_TOMBSTONES = 64;
+export const MAX_DEDUPE_KEYS = 20000;
+
 /**
  * @typedef {object} Limits
  * @property {number} max_frame
@@ -12,14 +22,33 @@ export const HEARTBEAT = { interval_ms: 1000, timeout_ms: 500 };
  * @property {number} max_subscriptions
  * @property {number} queue
  * @property {number} queue_bytes
+ * @property {number} window
+ * @property {number} window_bytes
+ * @property {number} ack_delay_ms
+ * @property {number} resume_ms
+ * @property {number} dedupe_ms
+ * @property {number} history_limit
  * @property {{count: number, per_ms: number}} [rate]
  */
 
 /** @type {Limits} */
-export const LIMITS = { max_frame: 262144, max_inflight: 64, max_subscriptions: 256, queue: 1024, queue_bytes: 4194304 };
+export const LIMITS = {
+  max_frame: 262144, max_inflight: 64, max_subscriptions: 256, queue: 1024, queue_bytes: 4194304,
+  window: 256, window_bytes: 1048576, ack_delay_ms: 1000, resume_ms: 10000, dedupe_ms: 60000, history_limit: 500,
+};
 
 /** @type {Limits} */
-const SMALL = { ...LIMITS, max_inflight: 4, max_subscriptions: 4, queue: 16, queue_bytes: 65536, rate: { count: 20, per_ms: 1000 } };
+const LIMITED = {
+  ...LIMITS, max_inflight: 4, max_subscriptions: 4, queue: 16, queue_bytes: 65536,
+  window: 16, window_bytes: 65536, resume_ms: 2000, dedupe_ms: 2000, history_limit: 10,
+  rate: { count: 20, per_ms: 1000 },
+};
+
+/** @type {Limits} */
+const SMALL = {
+  max_frame: 16384, max_inflight: 8, max_subscriptions: 8, queue: 8, queue_bytes: 16384,
+  window: 4, window_bytes: 16384, ack_delay_ms: 100, resume_ms: 400, dedupe_ms: 400, history_limit: 5,
+};
 
 /**
  * @typedef {object} Identity
@@ -39,7 +68,9 @@ const TOKENS = new Map([
   ['tok-carol', { principal: 'carol' }],
   ['tok-brief', { principal: 'brief', expiresInMs: 400 }],
   ['tok-expired', { principal: 'expired', expired: true }],
-  ['tok-limited', { principal: 'limited', limits: SMALL }],
+  ['tok-limited', { principal: 'limited', limits: LIMITED }],
+  ['tok-small', { principal: 'small', limits: SMALL }],
+  ['tok-small-2', { principal: 'small', limits: SMALL }],
 ]);
 
 /**
@@ -58,3 +89,6 @@ export function mayUse(identity, channel) {
   if (channel.startsWith('forbidden/')) return false;
   return !(identity.narrow && channel.startsWith('restricted/'));
 }
+
+/** Whether a channel has a log. @param {string} channel */
+export const hasLog = (channel) => !channel.startsWith('nolog/');
