@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIMITS = {"max_frame": 65536, "max_inflight": 16, "max_subscriptions": 16, "queue": 64, "queue_bytes": 65536}
+WINDOW = {"window": 8, "window_bytes": 65536, "ack_delay_ms": 500, "resume_ms": 9000}
 STARTS = ("request", "subscribe", "publish", "auth")
 
 
 @dataclass(eq=False)
 class Seat:
-    """One connection: its stream, its parser, and its subscriptions by exchange id."""
+    """One connection: its stream, its parser, and its subscriptions by exchange id.
+
+    With profile ack, `kept` has the frames that are not acknowledged, by `seq`.
+    """
 
     stream: trio.abc.Stream
     parser: Connection
@@ -35,9 +39,17 @@ class Seat:
     profiles: list[str] = field(default_factory=list)
     channels: dict[int, str] = field(default_factory=dict)
     ghosts: dict[int, str] = field(default_factory=dict)
+    sent: int = 0
+    kept: dict[int, dict[str, object]] = field(default_factory=dict)
+    acks: list[int] = field(default_factory=list)
+    resumed: bool = False
 
     async def send(self, **frame: object) -> None:
-        """Send a frame; a client that is gone is no error."""
+        """Send a frame, numbered if it has to be; a client that is gone is no error."""
+        if "ack" in self.profiles and "id" in frame and "seq" not in frame:
+            self.sent += 1
+            frame["seq"] = self.sent
+            self.kept[self.sent] = frame
         try:
             await self.stream.send_all(self.parser.send(Message(json.dumps(frame))))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -73,6 +85,8 @@ class Fake:
         self.welcome = welcome or {}
         self.offers = offers
         self.seats: list[Seat] = []
+        self.all: list[Seat] = []
+        self.sessions: dict[object, Seat] = {}
         self.connections = 0
         self.requests = 0
         self.nursery: trio.Nursery | None = None
@@ -124,6 +138,7 @@ class Fake:
 
     async def _converse(self, seat: Seat) -> None:
         self.seats.append(seat)
+        self.all.append(seat)
         try:
             while True:
                 for event in seat.parser.events():
@@ -133,6 +148,7 @@ class Fake:
                         case Ping():
                             await seat.stream.send_all(seat.parser.send(event.response()))
                         case CloseConnection():
+                            seat.channels.clear()
                             await seat.close(event.code)
                             return
                 data = await seat.stream.receive_some(65536)
@@ -140,7 +156,8 @@ class Fake:
                     return
                 seat.parser.receive_data(bytes(data))
         finally:
-            self.seats.remove(seat)
+            if "resume" not in seat.profiles:  # otherwise it goes on filling
+                self.seats.remove(seat)
 
     async def _act(self, seat: Seat, text: str) -> None:
         if "silent" in self.faults:
@@ -153,6 +170,9 @@ class Fake:
         match frame["type"]:
             case "hello":
                 await self._welcome(seat, frame)
+            case "ack":
+                seat.acks.append(frame["seq"])
+                seat.kept = {seq: kept for seq, kept in seat.kept.items() if seq > frame["seq"]}
             case "ping":
                 await seat.send(type="pong", **({"t": frame["t"]} if "t" in frame else {}))
             case "cancel":
@@ -181,7 +201,28 @@ class Fake:
             "heartbeat": {"interval_ms": 60000, "timeout_ms": 10000},
             "server": {"name": "fake", "version": "1"},
         }
+        if "ack" in seat.profiles:
+            regular["limits"] = LIMITS | WINDOW
+        earlier = None
+        if "resume" in seat.profiles:
+            asked_for = hello.get("resume")
+            name = asked_for["session"] if isinstance(asked_for, dict) else ""
+            earlier = self.sessions.pop(name, None)
+            name = name if earlier is not None else f"s-{next(self.names)}"
+            regular |= {"session": name, "resumed": earlier is not None}
+            if earlier is not None:
+                self.seats.remove(earlier)
+                seat.resumed = True
+                seat.channels, seat.kept = earlier.channels, earlier.kept
+                seat.last_id, seat.sent = earlier.last_id, earlier.sent
+                regular["last_id"] = seat.last_id
+            elif asked_for is not None:
+                regular["resume_error"] = {"code": "not_found"}
+            self.sessions[name] = seat
         await seat.send(**{**regular, **self.welcome})
+        for seq, frame in seat.kept.items():
+            if earlier is not None and isinstance(asked_for, dict) and seq > asked_for["seq"]:
+                await seat.send(**frame)
 
     async def _exchange(self, seat: Seat, frame: dict[str, object]) -> None:
         number, type = frame["id"], frame["type"]
