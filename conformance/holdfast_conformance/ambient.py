@@ -81,12 +81,12 @@ class Watch:
         self._hello: Mapping[str, object] = {}
         self._welcome: Mapping[str, object] | None = None
         self._profiles: frozenset[str] = frozenset()
-        self._frame_limit = 0
         self._pings: list[object] = []
         self._last_ping = float("-inf")
         self._interval = 0.0
         self._tokens: set[str] = set()
         self._entry = 0
+        self._our_close: int | None = None
         self._blind = False
         self._late = False
         self._next = 1
@@ -101,6 +101,10 @@ class Watch:
     def sent_raw(self) -> None:
         """Bytes went out that nobody read: from now on it is not known what the target has been told."""
         self._blind = True
+
+    def sent_close(self, code: int | None) -> None:
+        """Remember our close frame: the server's may repeat its code."""
+        self._our_close = code
 
     def fault_of_ours(self, frame: Mapping[str, object]) -> str | None:
         """Return why a frame that a check means to be good is not, or None."""
@@ -165,9 +169,10 @@ class Watch:
             "trn/no-reserved-close-codes", code not in NEVER_SENT[1:], f"the close frame carries {code}"
         )
         names = self._tables.server_closes
-        known = code in names or any(a <= code <= b for a, b in self._tables.server_ranges) or code == 1005
+        answer = code in (1005, self._our_close)
+        known = answer or code in names or any(a <= code <= b for a, b in self._tables.server_ranges)
         self._judge("err/close-codes", known, f"{code} is not a code for servers")
-        if code in names and 4000 <= code <= 4999:
+        if code in names and 4000 <= code <= 4999 and not answer:
             self._judge(
                 "err/close-reason",
                 reason == names[code],
@@ -197,10 +202,8 @@ class Watch:
         if problem is not None and frame.type != "welcome":
             return
         size = len(frame.text) if frame.text.isascii() else len(frame.text.encode())
-        if self._frame_limit:
-            self._judge(
-                "lim/frames-fit", size <= self._frame_limit, f"{size} bytes, {self._frame_limit} allowed"
-            )
+        if limit := self._strand.frame_limit:
+            self._judge("lim/frames-fit", size <= limit, f"{size} bytes, {limit} allowed")
         self._negotiated(body)
         if not self._numbered(frame, size):
             return
@@ -247,13 +250,14 @@ class Watch:
             if always and profile in in_force and k not in limits
         ]
         self._judge("lim/limits-present", not missing, f"welcome lacks {missing}")
+        self._on_session(body, limits)
         max_frame = limits.get("max_frame")
         if isinstance(max_frame, int):
             self._judge("lim/max-frame-floor", max_frame >= 4096, f"max_frame is {max_frame}")
             ours = self._hello.get("limits")
             lowered = ours.get("max_frame") if isinstance(ours, dict) else None
-            self._frame_limit = min(max_frame, lowered) if isinstance(lowered, int) else max_frame
-        self._on_session(body, limits)
+            lowest = min(max_frame, lowered) if isinstance(lowered, int) else max_frame
+            self._strand.frame_limit = self._strand.frame_limit or lowest
         heartbeat = body.get("heartbeat")
         interval = heartbeat.get("interval_ms") if isinstance(heartbeat, dict) else None
         self._interval = interval / 1000 if isinstance(interval, (int, float)) else 0.0

@@ -281,7 +281,7 @@ class Peer:
         stream = self._stream
         if isinstance(stream, trio.SSLStream):
             stream = stream.transport_stream
-        if isinstance(stream, trio.SocketStream):
+        if isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._end(Closure("local"))
         await trio.aclose_forcefully(stream)
@@ -345,6 +345,7 @@ class Peer:
             self._watch.sent(text)
         elif opcode == Opcode.CLOSE:
             code = int.from_bytes(payload[:2], "big") if len(payload) > 1 else None
+            self._watch.sent_close(code)
             self._journal.add(self.name, "→", f"close {code if code is not None else '(no code)'}")
         else:
             known = opcode in Opcode._value2member_map_

@@ -35,6 +35,7 @@ class Strand:
     Attributes:
         exchanges: by id.
         limits: of its first welcome.
+        frame_limit: bytes of the largest frame that the client takes; 0 as long as nothing was agreed.
         highest: the highest `seq` that arrived on any connection.
         acked: the highest that we acknowledged. The server may know of less, never of more.
         sent: the numbered frames above `acked` that arrived, as they were when they came first.
@@ -43,6 +44,7 @@ class Strand:
 
     exchanges: dict[object, Row] = field(default_factory=dict)
     limits: Mapping[str, object] = field(default_factory=dict)
+    frame_limit: int = 0
     highest: int = 0
     acked: int = 0
     sent: dict[int, Frame] = field(default_factory=dict)

@@ -22,7 +22,7 @@ ALLOWED = {
     "wsproto",
 }
 CASES_MAY = {
-    "case", "cases", "client", "expect", "frames", "lives", "registry", "requirements", "session", "traffic"
+    "case", "cases", "client", "expect", "frames", "lives", "logs", "registry", "requirements", "session", "traffic"
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast_conformance.case import Exchange, Expectation, Frame, Session, Test, check
+from holdfast_conformance.case import Exchange, Expectation, Frame, Session, Test, check, without
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ async def ids_refused_while_draining_are_consumed(t: Test) -> None:
 )
 async def refusals_leave_the_rest_alone(t: Test) -> None:
     """Refused frames of all kinds leave the connection, a running request and a subscription as they are."""
-    alice = await t.session("alice")
+    alice = await t.session("alice", profiles=without("history"))
     channel, answer = t.channel(), t.payload()
     sub = await alice.subscribe(channel)
     await t.control(sub.gets(await t.emit(channel)))
@@ -97,7 +97,7 @@ async def refusals_leave_the_rest_alone(t: Test) -> None:
 @check("env/order-while-draining", covers="ENV-05", needs=["rpc", "script:drain", "method:echo"])
 async def order_while_draining(t: Test) -> None:
     """On a draining connection, faults of the frame come before `draining`, and all else after it."""
-    alice = await t.session("alice")
+    alice = await t.session("alice", profiles=without("history"))
     await drained(alice)
     before: list[tuple[dict[str, object], str]] = [
         ({"type": f"x{t.random.getrandbits(32):x}.nothing"}, "unsupported"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast_conformance.case import Exchange, Frame, Test, check
+from holdfast_conformance.case import Exchange, Frame, Test, check, without
 
 
 def member(frame: Frame, name: str) -> object:
@@ -14,7 +14,7 @@ def member(frame: Frame, name: str) -> object:
 @check("err/definite-errors-name-no-time", covers="ERR-03", needs=["rpc", "pubsub"])
 async def definite_errors_name_no_time(t: Test) -> None:
     """Errors that waiting does not cure carry no `retry_ms`."""
-    alice = await t.session()
+    alice = await t.session(profiles=without("history"))
     target = t.bench.target
     calls: list[tuple[Exchange, tuple[str, ...]]] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast_conformance.case import Session, Test, check
+from holdfast_conformance.case import Session, Test, check, without
 
 SLACK = 0.25
 """Seconds, before scaling, by which a heartbeat may be late without blame."""
@@ -74,7 +74,7 @@ async def silent_client_closed(t: Test) -> None:
 @check("ses/silent-listener-closed", covers="SES-32", needs=["pubsub"], slow=True)
 async def silent_listener_closed(t: Test) -> None:
     """A client that answers nothing is closed with 4304, although events flow to it."""
-    alice = await t.session("alice")
+    alice = await t.session("alice", profiles=without("ack"))
     alice.answer_heartbeats = False
     interval, timeout = heartbeat(t, alice, 1)
     channel = t.channel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast_conformance.case import Emitted, Peer, Test, check
+from holdfast_conformance.case import Emitted, Peer, Test, check, without
 from holdfast_conformance.expect import StalledError
 from holdfast_conformance.registry import published
 
@@ -281,7 +281,7 @@ async def end_cancels_work(t: Test) -> None:
     hold = min(4000, 300 + int(20_000 * t.bench.clock.rtt.p50))
     ghosts: list[Emitted] = []
     for ending in ("goodbye", "cut", "fault"):
-        alice = await t.session("alice", name=ending)
+        alice = await t.session("alice", name=ending, profiles=without("resume"))
         ghosts.append(Emitted(channel, t.payload(), t.now()))
         await alice.run(["hold", hold], ["emit", channel, ghosts[-1].data])
         await alice.ping()
