@@ -39,6 +39,8 @@ export class Lane {
   gap = null;
   /** @type {Place | null} while events come from the log: the place from which it is read */
   place = null;
+  /** @type {Entry | null} the queued event that came from the log */
+  replayed = null;
 
   /** @param {number} id @param {Next} [next] the log of a subscription that has one */
   constructor(id, next) {
@@ -210,18 +212,19 @@ export class Outbox {
     }
   }
 
-  /** Queues one event of each log that is being read. Returns whether there was any. */
+  /** Queues one event of each log that is being read; it does not count. Returns whether there was any. */
   #refill() {
     let hasAdded = false;
     for (const lane of this.#replaying) {
-      if (lane.backlog.size > 0) continue;
+      if (lane.replayed) continue;
       const next = lane.next(lane.place);
       if (next) {
-        const entry = next.event
-          ? this.#eventEntry(lane, next.event, lane.place)
-          : this.#gapEntry({ lane, gap: 'expired', cursor: next.gap, before: lane.place });
-        if (!this.#fits(entry)) continue;
-        this.#add(entry);
+        const { bytes, ...entry } = next.event
+          ? this.#eventEntry(lane, next.event)
+          : { lane, gap: 'expired', cursor: next.gap };
+        lane.queued.add(entry);
+        this.#entries.add(entry);
+        lane.replayed = entry;
         lane.place = next.place;
         hasAdded = true;
       }
@@ -233,26 +236,16 @@ export class Outbox {
     return hasAdded;
   }
 
-  /** Whether the queue has room for a replayed event; an empty one always has. @param {Entry} entry */
-  #fits({ bytes }) {
-    const { queue, queue_bytes } = this.#limits;
-    return this.#events === 0 || (this.#events < queue && this.#bytes + bytes <= queue_bytes);
-  }
-
   /** @param {Lane} lane @param {Event} event @param {Place} [before] @returns {Entry} */
   #eventEntry(lane, event, before) {
     const cursor = lane.next && event.cursor;
     const bytes = eventHead(lane.id, cursor).length + event.bytes;
     if (bytes <= this.#frameLimit) return { lane, event, missed: 1, bytes, before };
-    return this.#gapEntry({ lane, gap: 'too_large', missed: 1, cursor, before });
-  }
-
-  /** @param {Entry} entry */
-  #gapEntry(entry) {
+    const entry = { lane, gap: 'too_large', missed: 1, cursor, before };
     return { ...entry, bytes: encode(entry).length };
   }
 
-  /** @param {Entry} entry */
+  /** Queues an event that an overflow may drop. @param {Entry} entry */
   #add(entry) {
     const { lane, bytes } = entry;
     lane.queued.add(entry);
@@ -306,6 +299,7 @@ export class Outbox {
     const { lane } = entry;
     lane?.queued.delete(entry);
     if (lane?.gap === entry) lane.gap = null;
+    if (lane?.replayed === entry) lane.replayed = null;
   }
 
   /** @param {Entry} entry */

@@ -112,7 +112,7 @@ export class Sessions {
     session.timer = setTimeout(() => this.end(session, 'expired'), session.limits.resume_ms);
     this.#suspended.add(session);
     const [oldest] = this.#suspended.of(session.principal);
-    if (this.#suspended.of(session.principal).size > MAX_SUSPENDED) this.end(oldest, 'ended');
+    if (this.#suspended.of(session.principal).size > MAX_SUSPENDED) this.end(oldest, 'expired');
   }
 
   /** @param {Session} session */
