@@ -45,7 +45,7 @@ T = TypeVar("T")
 QUIET_WINDOWS = 10
 """So many windows of silence are tried until one passes during which this process was awake."""
 
-STARTS_EXCHANGE = ("request", "subscribe", "publish", "auth")
+STARTS_EXCHANGE = ("request", "subscribe", "publish", "history", "auth")
 
 
 class Lane(Protocol):
