@@ -92,6 +92,11 @@ class Link:
         """The last whole frame, parsed."""
         return parsed(self.last)
 
+    def listed(self, member: str) -> list[object]:
+        """A list in the last whole frame."""
+        value = self.payload()[member]
+        return value if isinstance(value, list) else []
+
     def receive_frame(self) -> bytes:
         """Wait for one whole frame of at most 65,535 bytes and take it (not while the clock runs)."""
         data = self.rest
@@ -113,8 +118,8 @@ def parsed(frame: bytes) -> dict[str, object]:
     return value
 
 
-def connect(port: int) -> Link:
-    """Open a connection: upgrade, hello, welcome."""
+def connect(port: int, *profiles: str) -> Link:
+    """Open a connection: upgrade, hello, welcome; `profiles` beside `rpc` and `pubsub`."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(HANDSHAKE)
@@ -130,12 +135,14 @@ def connect(port: int) -> Link:
     link = Link(sock, rest=rest)
     hello: dict[str, object] = {
         "type": "hello",
-        "profiles": ["rpc", "pubsub"],
+        "profiles": ["rpc", "pubsub", *profiles],
         "auth": {"scheme": "bearer", "token": "tok-alice"},
     }
     sock.sendall(masked(hello))
-    if parsed(link.receive_frame())["type"] != "welcome":
-        raise WrongAnswer("no welcome")
+    link.last = link.receive_frame()
+    welcome = link.payload()
+    if welcome["type"] != "welcome" or not set(profiles).issubset(link.listed("profiles")):
+        raise WrongAnswer(f"no welcome, or not for {profiles}: {welcome}")
     return link
 
 
@@ -216,24 +223,33 @@ class Requests:
 class Deliveries:
     """One channel: what is published is delivered to every subscriber."""
 
+    #: What the subscribers negotiate beside `rpc` and `pubsub`.
+    profiles: tuple[str, ...] = ()
+    #: As far as this all frames of a subscriber are equal.
+    until = b'"data":'
+
     def __init__(self, port: int, subscribers: int, total: int) -> None:
         """Connect and subscribe, and build `total` publishes."""
         self.frames = [masked(self.publish(i)) for i in range(total)]
         self.sent = 0
         self.publisher = connect(port)
-        self.links = [connect(port) for _ in range(subscribers)]
+        self.links = [connect(port, *self.profiles) for _ in range(subscribers)]
         for number, link in enumerate(self.links, FIRST_ID):
             link.sock.sendall(masked({"type": "subscribe", "id": number, "channel": "bench/1"}))
             opened = parsed(link.receive_frame())
             if (opened["type"], opened["id"]) != ("open", number):
                 raise WrongAnswer(f"not subscribed: {opened}")
-        self.publisher.sock.sendall(self.frames[0])
-        for link in self.links:
-            link.expect(link.receive_frame(), b'"data":')
-        self.publisher.expect(self.publisher.receive_frame(), b'"id":')
-        self.sent = 1
+        self.begin()
         for link in (self.publisher, *self.links):
             link.unbounded()
+
+    def begin(self) -> None:
+        """Publish once; what comes is the pattern of all that follows."""
+        self.publisher.sock.sendall(self.frames[self.sent])
+        for link in self.links:
+            link.expect(link.receive_frame(), self.until)
+        self.publisher.expect(self.publisher.receive_frame(), b'"id":')
+        self.sent += 1
 
     @staticmethod
     def publish(index: int) -> dict[str, object]:
@@ -254,6 +270,7 @@ class Deliveries:
                 while link.count <= complete:
                     link.read()
             complete = min(link.count for link in self.links)
+            self.delivered(complete)
             more = min(complete + in_flight, publishes)
             self.send(first + on_the_way, first + more)
             on_the_way = more
@@ -267,10 +284,60 @@ class Deliveries:
         if stop > start:
             self.publisher.sock.sendall(b"".join(self.frames[start:stop]))
 
+    def delivered(self, complete: int) -> None:
+        """So many publishes of this run are delivered to everybody."""
+
     def verify(self, index: int) -> None:
         """Every subscriber's last event is publish `index`, under its own id."""
         data = self.publish(index)["data"]
         for number, link in enumerate(self.links, FIRST_ID):
-            event = {key: value for key, value in link.payload().items() if key not in ("channel", "cursor")}
+            extra = ("channel", "cursor", "seq")
+            event = {key: value for key, value in link.payload().items() if key not in extra}
             if event != {"type": "event", "id": number, "data": data}:
                 raise WrongAnswer(f"{event} is not publish {index}")
+
+
+class AckedDeliveries(Deliveries):
+    """The same with `ack` and `resume`: every frame has a number, and subscribers acknowledge them.
+
+    They do so every 64 frames: at the pace of these runs at least as often as `window` and `ack_delay_ms` ask
+    for. Numbers have four digits from the first run on, as all frames must be equally long.
+    """
+
+    profiles = ("ack", "resume")
+    until = b'"seq":'
+    every = 64
+    first, last = 1000, 9999
+
+    def __init__(self, port: int, subscribers: int, total: int) -> None:
+        self.acked = 0
+        self.run_from = 0  # number of the last frame before this run
+        super().__init__(port, subscribers, self.first - 2 + total)
+
+    def begin(self) -> None:
+        """Publish until numbers have four digits."""
+        for number in range(2, self.first):  # `open` was 1
+            self.publisher.sock.sendall(self.frames[self.sent])
+            for link in self.links:
+                link.receive_frame()
+            self.publisher.receive_frame()
+            self.sent += 1
+            self.run_from = number
+            self.delivered(0)
+        super().begin()
+        self.run_from += 1
+
+    def run(self, publishes: int, in_flight: int) -> int:
+        if self.run_from + publishes > self.last:
+            raise ValueError("numbers would become longer")
+        deliveries = super().run(publishes, in_flight)
+        self.run_from += publishes
+        return deliveries
+
+    def delivered(self, complete: int) -> None:
+        number = self.run_from + complete
+        if number - self.acked >= self.every:
+            self.acked = number
+            ack = masked({"type": "ack", "seq": number})
+            for link in self.links:
+                link.sock.sendall(ack)

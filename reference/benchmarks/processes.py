@@ -34,6 +34,8 @@ COMMANDS = {
     "node-ws": ["node", str(PEERS / "server.js")],
     "trio-websocket": [sys.executable, str(PEERS / "trio_websocket_server.py")],
 }
+#: Ours with long logs; it has no peers.
+LOGS = [sys.executable, str(Path(__file__).parent / "logs_server.py")]
 
 
 class NotRun(Exception):
@@ -73,13 +75,13 @@ def pin() -> int | None:
 
 
 @contextmanager
-def serving(name: str, core: int | None) -> Iterator[Process]:
-    """Run one server, on `core` if there is one to spare.
+def serving(name: str, core: int | None, *arguments: str) -> Iterator[Process]:
+    """Run one server, on `core` if there is one to spare, with more `arguments`.
 
     Raises:
         NotRun: it is not installed, or it does not start.
     """
-    command = COMMANDS[name]
+    command = [*(LOGS if name == "holdfast-logs" else COMMANDS[name]), *arguments]
     if shutil.which(command[0]) is None:
         raise NotRun(f"{command[0]} is not installed")
     if name == "node-ws" and not (PEERS / "node_modules" / "ws").is_dir():
