@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+from holdfast_reference.backends.channel_log import Retention
 from holdfast_reference.backends.tokens import Rule, Token
 from holdfast_reference.protocol.greeting import PROFILES
 from holdfast_reference.protocol.limits import MAX_INTEGER, MIN_FRAME, Limits, Rate, Timers
@@ -45,7 +46,9 @@ class Config:
     """Everything that an operator can set.
 
     `origins` empty means the server's own origin where it matters, and any where it does not; see
-    `handshake.py`. `tokens`, `rules`, `anonymous` and `cookie` are explained in `backends/tokens.py`.
+    `handshake.py`. One principal can have so many `suspended` sessions and `tombstones` of ended ones. `log`
+    is the file that keeps the events of channels, None for memory alone; `retention` says how many. `tokens`,
+    `rules`, `anonymous` and `cookie` are explained in `backends/tokens.py`.
     """
 
     host: str = "127.0.0.1"
@@ -56,6 +59,10 @@ class Config:
     profiles: frozenset[str] = frozenset(PROFILES)
     limits: Limits = field(default_factory=Limits)
     timers: Timers = field(default_factory=Timers)
+    suspended: int = 32
+    tombstones: int = 64
+    log: str | None = None
+    retention: Retention = field(default_factory=Retention)
     tokens: tuple[Token, ...] = ()
     rules: tuple[Rule, ...] = ()
     anonymous: bool = True

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
+from holdfast_reference.backends.channel_log import Retention
 from holdfast_reference.backends.tokens import Rule, Token
 from holdfast_reference.protocol.codec import encode_data
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.limits import Limits, Rate
-from holdfast_reference.protocol.names import fits
+from holdfast_reference.protocol.names import Pattern, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +37,28 @@ _TIGHT: Final = Limits(
     max_subscriptions=8,
     queue=32,
     queue_bytes=65_536,
+    window=16,
+    window_bytes=65_536,
+    resume_ms=2000,
+    dedupe_ms=2000,
+    history_limit=10,
     rate=Rate(count=20, per_ms=1000),
 )
+#: Smaller still, with times that can be waited for, and without a rate.
+_SMALL: Final = Limits(
+    max_frame=16_384,
+    max_inflight=8,
+    max_subscriptions=8,
+    queue=8,
+    queue_bytes=16_384,
+    window=4,
+    window_bytes=16_384,
+    ack_delay_ms=100,
+    resume_ms=400,
+    dedupe_ms=400,
+    history_limit=5,
+)
+_RETENTION: Final = Retention(events=2000, bytes=2**20, unlogged=(Pattern("nolog/**"),))
 _TOKENS: Final = (
     Token("tok-alice", "alice"),
     Token("tok-alice-2", "alice"),
@@ -47,6 +68,8 @@ _TOKENS: Final = (
     Token("tok-brief", "brief", expires_in_ms=400),
     Token("tok-alice-brief", "alice", expires_in_ms=400),
     Token("tok-limited", "limited", limits=_TIGHT),
+    Token("tok-small", "small", limits=_SMALL),
+    Token("tok-small-2", "small", limits=_SMALL),
     Token("tok-expired", "alice", expires_in_ms=0),
 )
 _RULES: Final = (
@@ -58,8 +81,9 @@ _RULES: Final = (
 
 
 def configure(config: Config) -> Config:
-    """Add the identities and their rules, and timers short enough to be waited for."""
+    """Add the identities and their rules, short logs, and timers short enough to be waited for."""
     timers = replace(config.timers, hello_ms=1000, heartbeat_interval_ms=1000, heartbeat_timeout_ms=500)
+    limits = replace(config.limits, resume_ms=10_000, dedupe_ms=60_000)
     return replace(
         config,
         tokens=(*config.tokens, *_TOKENS),
@@ -67,6 +91,8 @@ def configure(config: Config) -> Config:
         anonymous=False,
         cookie=_COOKIE,
         timers=timers,
+        limits=limits,
+        retention=_RETENTION,
     )
 
 
@@ -132,8 +158,17 @@ class _Script:
     async def expire(self) -> None:
         self._call.connection.expire()
 
+    async def forget(self) -> None:
+        self._call.connection.forget()
+
     async def drain(self, deadline_ms: int) -> None:
         self._call.connection.drain(deadline_ms)
+
+    async def trim(self, channel: str) -> None:
+        await self._server.broker.trim(channel)
+
+    async def wipe(self, channel: str) -> None:
+        await self._server.broker.wipe(channel)
 
 
 def _numbered(n: int, size: int | None) -> object:
@@ -174,7 +209,10 @@ def _checked(script: object, max_frame: int) -> list[list[Any]]:
         "close": (1, [_is_close_code]),
         "abort": (0, []),
         "expire": (0, []),
+        "forget": (0, []),
         "drain": (1, [ms]),
+        "trim": (1, [_is_channel]),
+        "wipe": (1, [_is_channel]),
     }
     if not isinstance(script, list):
         raise ExchangeError(ErrorCode.BAD_REQUEST, "the script is not a list of steps")

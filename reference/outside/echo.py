@@ -16,8 +16,8 @@ from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.states import Phase
 from holdfast_reference.server.handshake import Policy, upgrade
+from holdfast_reference.server.link import Link, Owner
 from holdfast_reference.server.serve import Server
-from holdfast_reference.server.session import Owner, Session
 from holdfast_reference.server.websocket import Reader
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Echo(Connection):
     __slots__ = ("_texts",)
 
     def __init__(self, owner: Owner, conn: str, now: float) -> None:
-        super().__init__(owner.settings, conn, now)
+        super().__init__(owner.core, conn, "", now)
         self._texts: deque[bytes] = deque()
 
     @property
@@ -65,8 +65,8 @@ class _Echo(Connection):
             self._texts.popleft()
 
 
-class _EchoSession(Session):
-    """A session around the echo instead of the protocol."""
+class _EchoLink(Link):
+    """A connection around the echo instead of the protocol."""
 
     __slots__ = ()
 
@@ -86,7 +86,7 @@ class EchoServer(Server):
         try:
             accepted = await upgrade(transport, Policy("/", None, secure, None))
             if accepted is not None:
-                await _EchoSession(self, transport, accepted[0], "echo").run(accepted[1])
+                await _EchoLink(self, transport, accepted[0], "echo").run(accepted[1])
         except* OSError as group:
             print(f"a connection broke: {group.exceptions[0]}", file=sys.stderr)
         finally:

@@ -6,17 +6,28 @@ import json
 from typing import TYPE_CHECKING
 
 from holdfast_reference.backends.memory import MemoryBroker
-from holdfast_reference.protocol import Connection, ErrorCode, Event, ExchangeError, Grant, Payload, Settings
+from holdfast_reference.protocol import (
+    Connection,
+    ErrorCode,
+    Event,
+    ExchangeError,
+    Grant,
+    Payload,
+    Session,
+    Sessions,
+    Settings,
+)
 from holdfast_reference.protocol import effects as did
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from holdfast_reference.protocol.effects import Effects
     from holdfast_reference.protocol.grants import Action
 
 Frame = dict[str, object]
 ALL = ("rpc", "pubsub", "pattern", "fence")
+EVERY = (*ALL, "ack", "resume", "history")
 
 
 class Allow:
@@ -32,19 +43,71 @@ class Allow:
 EVERYTHING = Allow()
 
 
+class Server:
+    """What the peers of one server share: sessions, a broker, and who subscribed to what.
+
+    Every method but `echo` hangs.
+    """
+
+    def __init__(self, settings: Settings | None = None, broker: MemoryBroker | None = None) -> None:
+        self.now = 100.0
+        self.sessions = Sessions(settings or Settings())
+        self.broker = broker or MemoryBroker(clock=lambda: self.now)
+        self.peers: dict[str, Peer] = {}
+        self.subscribers: dict[str, dict[int, tuple[did.Subscribe, _Subscriber]]] = {}  # by origin
+
+    def carry_out(self, session: Session, effect: did.Effect) -> None:
+        """Do what the core asks for a session."""
+        if isinstance(effect, did.Call):
+            if effect.method == "echo":
+                payload = None if effect.data is None else Payload(effect.data, effect.base64)
+                self.apply(session, session.succeed(effect.id, payload))
+        elif isinstance(effect, did.Publish):
+            self.broker.publish(
+                effect.event,
+                effect.dedupe,
+                lambda outcome: self.apply(session, session.published(effect.id, outcome)),
+            )
+        elif isinstance(effect, did.Subscribe):
+            subscriber = _Subscriber(session, effect.id)
+            self.subscribers.setdefault(session.origin, {})[effect.id] = (effect, subscriber)
+            self.broker.subscribe(effect.name, effect.pattern, subscriber)
+            log = None if effect.pattern else self.broker.log(effect.name)
+            self.apply(session, session.opened(effect.id, log, effect.start))
+        elif isinstance(effect, did.History):
+            self.apply(session, session.listed(effect, self.broker.log(effect.channel)))
+        elif isinstance(effect, did.Stop):
+            self._drop(self.subscribers.get(session.origin, {}).pop(effect.id, None))
+        elif isinstance(effect, did.Ended):
+            for found in self.subscribers.pop(effect.origin, {}).values():
+                self._drop(found)
+
+    def apply(self, session: Session, wanted: Effects) -> None:
+        for effect in wanted:
+            self.carry_out(session, effect)
+
+    def _drop(self, found: tuple[did.Subscribe, _Subscriber] | None) -> None:
+        if found is not None:
+            self.broker.unsubscribe(found[0].name, found[0].pattern, found[1])
+
+    def publish(self, channel: str, data: object) -> None:
+        """Publish as the server itself."""
+        self.broker.publish(Event(channel, Payload(json.dumps(data).encode())))
+
+
 class _Subscriber:
-    def __init__(self, peer: Peer, id: int) -> None:
-        self._peer = peer
+    def __init__(self, session: Session, id: int) -> None:
+        self._session = session
         self._id = id
 
     def deliver(self, event: Event) -> None:
-        self._peer.core.deliver(self._id, event, lossy=True)
+        self._session.deliver(self._id, event, lossy=True)
 
 
 class Peer:
     """A client of a core, with an application that knows tokens and answers `echo`.
 
-    Every other method hangs; `effects` collects what the core asked for, `closed` is its close code.
+    `effects` collects what the core asked for, `closed` is its close code.
     """
 
     tokens: Mapping[str, Grant] = {
@@ -52,18 +115,31 @@ class Peer:
         "narrow": Grant("alice", Allow("restricted/")),
         "brief": Grant("alice", EVERYTHING, expires_in_ms=400),
         "bob": Grant("bob", EVERYTHING),
+        "anybody": Grant("anonymous:1", EVERYTHING, anonymous=True),
+        "anybody else": Grant("anonymous:2", EVERYTHING, anonymous=True),
     }
 
     def __init__(
-        self, settings: Settings | None = None, broker: MemoryBroker | None = None, conn: str = "c-1"
+        self,
+        settings: Settings | None = None,
+        broker: MemoryBroker | None = None,
+        conn: str = "c-1",
+        server: Server | None = None,
     ) -> None:
-        self.now = 100.0
-        self.core = Connection(settings or Settings(), conn, self.now)
+        self.server = server or Server(settings, broker)
+        self.core = Connection(self.server.sessions, conn, f"secret of {conn}", self.now)
+        self.server.peers[conn] = self
         self.effects: list[did.Effect] = []
         self.closed: int | None = None
         self.slow_to_authenticate = False
-        self._broker = broker or MemoryBroker()
-        self._subscribers: dict[int, tuple[did.Subscribe, _Subscriber]] = {}
+
+    @property
+    def now(self) -> float:
+        return self.server.now
+
+    @property
+    def session(self) -> Session:
+        return self.core.session
 
     def send(self, *frames: Frame | bytes) -> list[Frame]:
         """Send frames; everything that the server writes then."""
@@ -86,15 +162,27 @@ class Peer:
 
     def at(self, seconds: float) -> list[Frame]:
         """Let time pass until so many seconds after the last moment; what the server writes then."""
-        self.now += seconds
+        self.server.now += seconds
         self.apply(self.core.tick(self.now))
+        self.apply(self.server.sessions.tick(self.session, self.now))
         return self.read()
+
+    def lose(self, code: int = 1006) -> None:
+        """End the connection: with a close frame, or without one."""
+        self.apply(self.core.closed(code, self.now))
 
     def apply(self, wanted: Effects) -> None:
         """Carry out what the core asks."""
         for effect in wanted:
             self.effects.append(effect)
-            _CARRY_OUT[type(effect)](self, effect)
+            if isinstance(effect, did.Authenticate):
+                self._authenticate(effect)
+            elif isinstance(effect, did.Close):
+                self.closed = effect.code
+            elif isinstance(effect, did.Supersede):
+                self.server.peers[effect.conn].apply([effect.close])
+            else:
+                self.server.carry_out(self.session, effect)
 
     def _authenticate(self, effect: did.Authenticate) -> None:
         if not self.slow_to_authenticate:
@@ -109,29 +197,6 @@ class Peer:
             self.apply(self.core.denied(effect.id, error))
         else:
             self.apply(self.core.granted(effect.id, grant, self.now))
-
-    def _call(self, effect: did.Call) -> None:
-        if effect.method == "echo":
-            payload = None if effect.data is None else Payload(effect.data, effect.base64)
-            self.apply(self.core.succeed(effect.id, payload))
-
-    def _publish(self, effect: did.Publish) -> None:
-        self._broker.publish(effect.event)
-        self.apply(self.core.succeed(effect.id, None))
-
-    def _subscribe(self, effect: did.Subscribe) -> None:
-        subscriber = _Subscriber(self, effect.id)
-        self._subscribers[effect.id] = (effect, subscriber)
-        self._broker.subscribe(effect.name, effect.pattern, subscriber)
-        self.apply(self.core.opened(effect.id))
-
-    def _stop(self, effect: did.Stop) -> None:
-        found = self._subscribers.pop(effect.id, None)
-        if found is not None:
-            self._broker.unsubscribe(found[0].name, found[0].pattern, found[1])
-
-    def _close(self, effect: did.Close) -> None:
-        self.closed = effect.code
 
 
 def ready(settings: Settings | None = None, *profiles: str, broker: MemoryBroker | None = None) -> Peer:
@@ -148,13 +213,3 @@ def code(frames: list[Frame]) -> object:
     error = frame["error"]
     assert isinstance(error, dict)
     return error["code"]
-
-
-_CARRY_OUT: Mapping[type, Callable[..., None]] = {
-    did.Authenticate: Peer._authenticate,
-    did.Call: Peer._call,
-    did.Publish: Peer._publish,
-    did.Subscribe: Peer._subscribe,
-    did.Stop: Peer._stop,
-    did.Close: Peer._close,
-}

@@ -94,7 +94,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("[server]\nport = true", "server.port is True"),
         ("[server]\npath = 'ws'", "server.path is 'ws'"),
         ("[server]\norigins = 'x'", "server.origins is 'x'"),
-        ("[server]\nprofiles = ['ack']", "server.profiles names 'ack'"),
+        ("[server]\nprofiles = ['nack']", "server.profiles names 'nack'"),
         ("[limits]\nmax_frame = 100", "limits.max_frame is 100"),
         ("[limits]\nrate = { count = 0 }", "limits.rate.count is 0"),
         ("[limits]\nrate = 5", "limits.rate is not a table"),

@@ -104,7 +104,7 @@ async def test_an_abort_is_a_reset(autojump_clock: MockClock, wire: Wire) -> Non
         [5],
         [[]],
         [["nope"]],
-        [["forget"]],
+        [["forget", 1]],
         [["emit", "c"]],
         [["emit", "", 1]],
         [["emit", "x" * 256, 1]],

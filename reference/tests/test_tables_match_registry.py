@@ -8,24 +8,30 @@ from pathlib import Path
 import pytest
 from holdfast_reference.protocol import CloseCode, ErrorCode, Limits
 from holdfast_reference.protocol.errors import CLOSE_REASONS, FINAL, RETRYABLE
+from holdfast_reference.protocol.fates import NO_CODE, keeps
 from holdfast_reference.protocol.greeting import PROFILES
 from holdfast_reference.protocol.limits import (
     FIRST_FRAME,
+    MAX_CURSOR,
+    MAX_DEDUPE,
     MAX_INTEGER,
     MAX_NAME,
     MAX_NESTING,
     MAX_REFUSAL,
+    MAX_SESSION,
     MAX_TAG,
     MIN_FRAME,
 )
 from holdfast_reference.protocol.messages import FIELD_PROFILES, TYPES
-from holdfast_reference.protocol.states import CONNECTION, EXCHANGE
+from holdfast_reference.protocol.states import CONNECTION, EXCHANGE, SESSION
 from holdfast_reference.server.handshake import SUBPROTOCOL
 
 REGISTRY = json.loads((Path(__file__).parents[2] / "schemas/v1/protocol.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("name", "table"), [("connection", CONNECTION), ("exchange", EXCHANGE)])
+@pytest.mark.parametrize(
+    ("name", "table"), [("connection", CONNECTION), ("session", SESSION), ("exchange", EXCHANGE)]
+)
 def test_states(name: str, table: dict[str, dict[str, str]]) -> None:
     (machine,) = (machine for machine in REGISTRY["machines"] if machine["name"] == name)
     rows = {
@@ -94,12 +100,27 @@ def test_close_codes() -> None:
     assert set(CloseCode) <= set(rows)
 
 
+def test_fates() -> None:
+    """Where the table has a code for one side only, it counts for the other too; what it lacks is kept."""
+    rows = REGISTRY["close_codes"]
+    exact = {row["code"]: row["session"] for row in rows if row.get("code") is not None}
+    ranges = [(range(row["range"][0], row["range"][1] + 1), row["session"]) for row in rows if "range" in row]
+    for code in range(1000, 5000):
+        wide = next((fate for codes, fate in ranges if code in codes), "kept")
+        if code != NO_CODE:
+            assert keeps(code) == (exact.get(code, wide) == "kept"), code
+    assert keeps(NO_CODE) == (exact[1000] == "kept")
+
+
 def test_constants() -> None:
     rows = {row["name"]: row["value"] for row in REGISTRY["constants"]}
     assert rows["max_id"] == MAX_INTEGER
     assert rows["max_depth"] == MAX_NESTING
     assert rows["max_name_bytes"] == MAX_NAME
     assert rows["max_t_bytes"] == MAX_TAG
+    assert rows["max_cursor_bytes"] == MAX_CURSOR
+    assert rows["max_dedupe_bytes"] == MAX_DEDUPE
+    assert rows["max_session_bytes"] == MAX_SESSION
     assert rows["max_first_frame"] == FIRST_FRAME
     assert rows["min_max_frame"] == MIN_FRAME
     assert rows["max_refusal_bytes"] == MAX_REFUSAL

@@ -1,6 +1,7 @@
 """The sans-I/O core: what a Holdfast server does, without sockets, clocks, randomness or logging.
 
-`Connection` takes frames, commands and times, and gives back effects and frames to write.
+`Connection` takes frames, commands and times, and gives back effects and frames to write; `Session` is what
+outlives it, and takes the answers of the application; `Sessions` brings the two together.
 Nothing below this package knows how bytes travel; nothing in it awaits.
 """
 
@@ -11,6 +12,8 @@ from holdfast_reference.protocol.grants import Credentials, Grant, Permissions
 from holdfast_reference.protocol.greeting import Settings
 from holdfast_reference.protocol.limits import Limits, Rate, Timers
 from holdfast_reference.protocol.messages import Payload
+from holdfast_reference.protocol.resume import Sessions
+from holdfast_reference.protocol.session import Session
 
 __all__ = [
     "CloseCode",
@@ -24,6 +27,8 @@ __all__ = [
     "Payload",
     "Permissions",
     "Rate",
+    "Session",
+    "Sessions",
     "Settings",
     "Timers",
 ]

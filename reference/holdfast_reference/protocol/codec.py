@@ -15,7 +15,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ __all__ = [
     "channel_of",
     "decode",
     "decode_data",
+    "decode_member",
     "encode_data",
     "encode_error",
     "encode_frame",
@@ -40,6 +41,8 @@ __all__ = [
     "shorten_error",
     "tail",
 ]
+
+T = TypeVar("T")
 
 _DECODER: Final[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -138,6 +141,18 @@ def is_integer(value: object) -> bool:
 def channel_of(event: bytes) -> str:
     """The `channel` that an encoded event names."""
     return _CHANNEL.decode(event).channel
+
+
+def decode_member(raw: msgspec.Raw, kind: type[T]) -> T:
+    """A member of `hello` that only a negotiated profile gives a meaning to.
+
+    Raises:
+        ProtocolViolation: 4005.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ProtocolViolation(CloseCode.BAD_SCHEMA, str(error)[:_MAX_FAULT]) from None
 
 
 def is_base64(data: bytes) -> bool:

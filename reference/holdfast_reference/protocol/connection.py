@@ -1,34 +1,44 @@
-"""One connection and its session, as a state machine without I/O.
+"""One connection as a state machine without I/O: greeting, reading frames, heartbeat, drain, closing.
 
 `receive` applies a frame, `tick` applies time, the other commands apply what the application or the
 operator decided. Each returns effects for the owner to carry out, in order; frames to write wait for `peek`
 and `written`. The state is plain data: `copy` gives an independent twin, `key` a value that is equal for
 equal states.
 
+What outlives a connection is its session: one that it began with itself, or one that it has resumed. The
+application answers to the session (`session.py`); which one that is, `resume.py` decides.
+
 Only this file turns faults into frames and closes. What it refuses to know: bytes, sockets, clocks, who may
 do what (it asks the grant), and who else is connected.
 
-Spec: 02-envelope, 03-session, 04-requests.
+Spec: 02-envelope, 03-session, 04-requests, 07-resume.
 """
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast_reference.protocol import messages
 from holdfast_reference.protocol.codec import (
     Suspect,
-    channel_of,
     decode,
+    decode_member,
     encode_error,
     encode_frame,
     encode_result,
-    shorten_error,
-    tail,
 )
-from holdfast_reference.protocol.correlation import Exchange, Exchanges, Pool
-from holdfast_reference.protocol.effects import NOTHING, Authenticate, Call, Close, Publish, Stop, Subscribe
+from holdfast_reference.protocol.correlation import Exchange, Pool
+from holdfast_reference.protocol.effects import (
+    NOTHING,
+    Authenticate,
+    Call,
+    Close,
+    History,
+    Publish,
+    Stop,
+    Subscribe,
+)
 from holdfast_reference.protocol.errors import (
     CLOSE_REASONS,
     CloseCode,
@@ -37,23 +47,36 @@ from holdfast_reference.protocol.errors import (
     ProtocolViolation,
 )
 from holdfast_reference.protocol.events import Event, event_head
+from holdfast_reference.protocol.fates import NO_CODE, NO_FRAME, keeps
 from holdfast_reference.protocol.grants import Credentials, Grant
 from holdfast_reference.protocol.greeting import expiry, negotiate, welcome
 from holdfast_reference.protocol.limits import FIRST_FRAME, Bucket
-from holdfast_reference.protocol.messages import TYPES, UNSET, Payload
-from holdfast_reference.protocol.outgoing import CHUNK, OPEN, Outgoing
+from holdfast_reference.protocol.logs import Dedupe
+from holdfast_reference.protocol.messages import TYPES, UNSET, Amount, Payload, Resume
+from holdfast_reference.protocol.outgoing import Outgoing
 from holdfast_reference.protocol.reading import (
+    check_history,
     check_ping,
     check_publish,
     check_request,
+    check_resume,
     check_subscribe,
     check_suspect,
     is_ignored,
     starts_exchange,
     suspect_id,
     suspect_of,
+    suspect_seq,
 )
-from holdfast_reference.protocol.states import CONNECTION, Input, Phase, Stage, Step
+from holdfast_reference.protocol.session import Session
+from holdfast_reference.protocol.states import (
+    CONNECTION,
+    Input,
+    Phase,
+    SessionInput,
+    Stage,
+    Step,
+)
 from holdfast_reference.protocol.timers import NEVER, Clock
 
 if TYPE_CHECKING:
@@ -61,7 +84,7 @@ if TYPE_CHECKING:
 
     from holdfast_reference.protocol.effects import Effect, Effects
     from holdfast_reference.protocol.grants import Action
-    from holdfast_reference.protocol.greeting import Settings
+    from holdfast_reference.protocol.resume import Refusal, Sessions
 
 __all__ = ["Connection"]
 
@@ -71,46 +94,52 @@ _NEW: Final = Phase.NEW
 _DRAINING: Final = Phase.DRAINING
 _CLOSED: Final = Phase.CLOSED
 _CALLS: Final = Pool.CALLS
-_OPEN: Final = Stage.OPEN
 
 
 class Connection:
     """The server's side of one connection, from the 101 response on.
 
     Args:
-        settings: see there.
+        sessions: all that there are.
         conn: its name in logs, given to no other connection.
+        secret: the name by which the session that may begin here can be resumed; at least 128 random bits.
         now: monotonic seconds; never decreasing from call to call.
+
+    Attributes:
+        session: what it carries. One of its own at first, maybe an older one from `granted` on; after the
+            end it is still the last one.
     """
 
     __slots__ = (
-        "_bucket",
         "_clock",
-        "_exchanges",
         "_greeting",
-        "_limits",
         "_max_out",
         "_outgoing",
-        "_settings",
+        "_resume",
+        "_secret",
+        "_sessions",
+        "_window",
         "conn",
-        "grant",
         "phase",
         "profiles",
+        "session",
     )
 
-    def __init__(self, settings: Settings, conn: str, now: float) -> None:
-        self._settings = settings
+    def __init__(self, sessions: Sessions, conn: str, secret: str, now: float) -> None:
+        settings = sessions.settings
+        self._sessions = sessions
+        self._secret = secret
         self.conn = conn
         self.phase = Phase.NEW
         self.profiles: frozenset[str] = frozenset()
-        self.grant: Grant | None = None
-        self._limits = settings.limits
-        self._exchanges = Exchanges(settings.limits)
-        self._outgoing = Outgoing(settings.limits)
         self._greeting = False  # hello was read, welcome is not queued yet
+        # What hello said, until welcome.
         self._max_out = settings.limits.max_frame
-        self._bucket: Bucket | None = None
+        self._window: int | None = None
+        self._resume: Resume | None = None
         self._clock = Clock(settings.timers, now)
+        self.session = Session(conn, settings.limits, self.profiles, self._max_out)
+        self._outgoing = self.session.outgoing  # or, once it has lost its session, what it may still write
 
     # What the owner asks.
 
@@ -121,28 +150,21 @@ class Connection:
     @property
     def max_message(self) -> int:
         """Bytes of the largest message that may arrive now. Spec: [TRN-07] [TRN-09]."""
-        return FIRST_FRAME if self.phase is Phase.NEW else self._limits.max_frame
+        return FIRST_FRAME if self.phase is Phase.NEW else self.session.limits.max_frame
 
     @property
     def pending(self) -> bool:
-        """Whether `peek` has something to give."""
+        """Whether `peek` may have something to give."""
         return bool(self._outgoing)
 
     def peek(self, size: int) -> list[bytes]:
-        """The next frames to write, about `size` bytes, at least one if any waits; then call `written`."""
+        """The next frames to write, about `size` bytes, at least one if any may leave; `written` is next."""
         return self._outgoing.peek(size)
 
     def written(self, count: int, now: float) -> None:
         """The first `count` frames of the last `peek` were handed to the socket."""
         self._outgoing.written(count)
         self._clock.sent = now
-
-    def is_running(self, id: int) -> bool:
-        return id in self._exchanges.running
-
-    def chunk_waits(self, id: int) -> bool:
-        """Whether a chunk of this request is queued; the stream waits while it is. Spec: [DEL-09]."""
-        return self._outgoing.holds(CHUNK, id)
 
     # Frames.
 
@@ -160,22 +182,34 @@ class Connection:
             message = decode(text)
             if self.phase is _NEW:
                 return self._read_first(message)
+            if self._outgoing.flooded:
+                return self._close_flooded()
             return _READERS[type(message)](self, message, now)
         except ProtocolViolation as violation:
             return self.close(violation.code, violation.detail)
         except ExchangeError as error:
             # Step 8: the id was consumed just now, and no slot was taken.
-            self._outgoing.refuse(self._exchanges.last_id, encode_error(self._exchanges.last_id, error))
-            return NOTHING
+            id = self.session.exchanges.last_id
+            self._outgoing.refuse(id, encode_error(id, error))
+            return self._close_flooded() if self._outgoing.flooded else NOTHING
+
+    def _close_flooded(self) -> Effects:
+        """Refusals wait for a window that nobody opens. Spec: [DEL-32]."""
+        return self.close(CloseCode.SLOW_CONSUMER, "too many refusals wait for acks")
 
     def _read_first(self, message: messages.Message | Suspect) -> Effects:
         if not isinstance(message, messages.Hello):
             if isinstance(message, Suspect) and message.type == "hello":
                 raise ProtocolViolation(CloseCode.BAD_SCHEMA, message.fault)
             return self.close(CloseCode.UNEXPECTED_FRAME, "the first frame is not hello", Input.NOT_HELLO)
-        self.profiles = negotiate(message.profiles, self._settings.profiles)
-        if message.limits is not UNSET and message.limits.max_frame is not UNSET:
-            self._max_out = min(self._max_out, message.limits.max_frame)
+        self.profiles = profiles = negotiate(message.profiles, self._sessions.settings.profiles)
+        limits, resume = message.limits, message.resume
+        if limits is not UNSET and limits.max_frame is not UNSET:
+            self._max_out = min(self._max_out, limits.max_frame)
+        if limits is not UNSET and limits.window is not UNSET and "ack" in profiles:
+            self._window = decode_member(limits.window, Amount)
+        if resume is not UNSET and "resume" in profiles:
+            self._resume = check_resume(decode_member(resume, Resume))
         self._greeting = True
         self._clock.hello_by = NEVER
         auth = message.auth
@@ -196,7 +230,7 @@ class Connection:
         if is_ignored(frame, self.profiles):
             return NOTHING
         if starts_exchange(frame):
-            self._exchanges.consume(suspect_id(frame))
+            self.session.exchanges.consume(suspect_id(frame))
             if frame.type == "auth":
                 self._check_auth_slot()
             else:
@@ -204,6 +238,8 @@ class Connection:
             raise check_suspect(frame, self.profiles)
         if frame.type == "cancel":
             self._check_of(suspect_of(frame))
+        elif frame.type == "ack":
+            self._outgoing.check_ack(suspect_seq(frame))
         if row is not None:
             raise ProtocolViolation(CloseCode.BAD_SCHEMA, frame.fault)
         self._charge_or_close(now)
@@ -212,69 +248,94 @@ class Connection:
     def _read_request(self, message: messages.Request, now: float) -> Effects:
         id, method, timeout_ms = message.id, message.method, message.timeout_ms
         stream = message.stream is True
-        self._exchanges.consume(id)
+        self.session.exchanges.consume(id)
         wait_ms = self._charge(now)
         check_request(message, self.profiles)
         self._admit(_CALLS, wait_ms)
         self._authorize("call", method)
         deadline = None if timeout_ms is UNSET else now + timeout_ms / 1000
-        self._exchanges.start(id, Exchange(_CALLS, method, stream), deadline)
+        self.session.exchanges.start(id, Exchange(_CALLS, method, stream), deadline)
         data = None if message.data is UNSET else bytes(message.data)
         return [Call(id, method, data, message.enc is not UNSET, stream)]
 
     def _read_publish(self, message: messages.Publish, now: float) -> Effects:
         id = message.id
-        self._exchanges.consume(id)
+        self.session.exchanges.consume(id)
         wait_ms = self._charge(now)
         payload = check_publish(message, self.profiles)
         self._admit(_CALLS, wait_ms)
         self._authorize("publish", message.channel)
-        event = Event(message.channel, payload, self.conn if message.echo is False else "")
-        if event.largest > self._limits.max_frame:
+        session = self.session
+        event = Event(message.channel, payload, session.origin if message.echo is False else "")
+        if event.largest > session.limits.max_frame:
             raise ExchangeError(ErrorCode.TOO_LARGE, "the event would not fit into max_frame")
-        self._exchanges.start(id, Exchange(_CALLS, message.channel))
-        return [Publish(id, event)]
+        session.exchanges.start(id, Exchange(_CALLS, message.channel))
+        session.publishing[id] = None
+        if message.dedupe is UNSET:
+            return [Publish(id, event)]
+        assert session.grant is not None
+        return [Publish(id, event, Dedupe(session.grant.principal, message.dedupe, session.limits.dedupe_ms))]
 
     def _read_subscribe(self, message: messages.Subscribe, now: float) -> Effects:
         id = message.id
-        self._exchanges.consume(id)
+        self.session.exchanges.consume(id)
         wait_ms = self._charge(now)
-        name, pattern = check_subscribe(message, self.profiles)
+        name, pattern, start = check_subscribe(message, self.profiles)
         self._admit(Pool.SUBSCRIPTIONS, wait_ms)
         # A pattern is never forbidden as a whole: what the principal may not see is filtered. [SUB-25]
         if not pattern:
             self._authorize("subscribe", name)
-        self._exchanges.start(id, Exchange(Pool.SUBSCRIPTIONS, name, pattern=pattern, head=event_head(id)))
-        return [Subscribe(id, name, pattern)]
+        self.session.exchanges.start(
+            id, Exchange(Pool.SUBSCRIPTIONS, name, pattern=pattern, head=event_head(id))
+        )
+        return [Subscribe(id, name, pattern, start)]
+
+    def _read_history(self, message: messages.History, now: float) -> Effects:
+        id, channel = message.id, message.channel
+        self.session.exchanges.consume(id)
+        wait_ms = self._charge(now)
+        query = check_history(message, self.profiles)
+        self._admit(_CALLS, wait_ms)
+        self._authorize("subscribe", channel)
+        self.session.exchanges.start(id, Exchange(_CALLS, channel))
+        return [History(id, channel, query)]
 
     def _read_auth(self, message: messages.Auth, now: float) -> Effects:
-        self._exchanges.consume(message.id)
+        self.session.exchanges.consume(message.id)
         self._check_auth_slot()
-        self._exchanges.start(message.id, Exchange(Pool.AUTH, "auth"))
+        self.session.exchanges.start(message.id, Exchange(Pool.AUTH, "auth"))
         return [Authenticate(message.id, Credentials(message.scheme, message.token))]
 
     def _read_cancel(self, message: messages.Cancel, now: float) -> Effects:
         id = message.of
         self._check_of(id)
         self._charge_or_close(now)
-        exchange = self._exchanges.running.get(id)
+        exchange = self.session.exchanges.running.get(id)
         if exchange is None or exchange.stage is Stage.CANCELLING:
             return NOTHING
         exchange.step(Step.CANCEL)
         if exchange.pool is Pool.AUTH:
             return NOTHING  # it ends with its real outcome, which is on its way
         if exchange.pool is Pool.SUBSCRIPTIONS:
-            self._end(id, encode_result(id, None))
+            self.session.finish(id, encode_result(id, None))
         else:
-            self._end(id, encode_error(id, ExchangeError(ErrorCode.CANCELLED, "cancelled by the client")))
+            self.session.finish(
+                id, encode_error(id, ExchangeError(ErrorCode.CANCELLED, "cancelled by the client"))
+            )
         return [Stop(id)]
+
+    def _read_ack(self, message: messages.Ack, now: float) -> Effects:
+        # A frame without its profile is not even looked at. Spec: [VER-06].
+        if "ack" in self.profiles:
+            self._outgoing.ack(message.seq)
+        return NOTHING
 
     def _read_ping(self, message: messages.Ping, now: float) -> Effects:
         check_ping(message)
         self._charge_or_close(now)
         text = _PONG if message.t is UNSET else encode_frame({"type": "pong", "t": message.t})
         if "fence" in self.profiles:
-            self._outgoing.fence(text)
+            self.session.fence(text)
         else:
             self._outgoing.urgent(text)
         return NOTHING
@@ -286,16 +347,17 @@ class Connection:
     # What a frame is checked against in the session.
 
     def _check_of(self, of: int) -> None:
-        if of > self._exchanges.last_id:
-            raise ProtocolViolation(CloseCode.BAD_ID, f"of {of} after {self._exchanges.last_id}")
+        if of > self.session.exchanges.last_id:
+            raise ProtocolViolation(CloseCode.BAD_ID, f"of {of} after {self.session.exchanges.last_id}")
 
     def _check_auth_slot(self) -> None:
-        if not self._exchanges.is_free(Pool.AUTH, self._outgoing):
+        if not self.session.exchanges.is_free(Pool.AUTH, self._outgoing):
             raise ExchangeError(ErrorCode.CONFLICT, "another auth is unfinished")
 
     def _charge(self, now: float) -> int | None:
         """Pay for a frame, whatever becomes of it; the milliseconds to wait when the bucket is empty."""
-        return None if self._bucket is None else self._bucket.take(now)
+        bucket = self.session.bucket
+        return None if bucket is None else bucket.take(now)
 
     def _charge_or_close(self, now: float) -> None:
         if self._charge(now) is not None:
@@ -306,173 +368,108 @@ class Connection:
             raise ExchangeError(ErrorCode.RATE_LIMITED, "over the rate", retry_ms=wait_ms)
         if self.phase is _DRAINING:
             raise ExchangeError(ErrorCode.DRAINING, "this connection is going away")
-        if not self._exchanges.is_free(pool, self._outgoing):
+        if not self.session.exchanges.is_free(pool, self._outgoing):
             raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "no slot is free")
 
     def _authorize(self, action: Action, name: str) -> None:
-        if not self._may(action, name):
+        if not self.session.may(action, name):
             raise ExchangeError(ErrorCode.FORBIDDEN, "not allowed")
 
-    def _may(self, action: Action, name: str) -> bool:
-        assert self.grant is not None
-        return self.grant.permissions.may(action, name)
-
-    # What the application answers.
+    # What the authenticator answers.
 
     def granted(self, id: int, grant: Grant, now: float) -> Effects:
         """The credentials of an `Authenticate` are good. Spec: [SES-19] [SES-20] [SES-22] [SES-48]."""
         if id == 0:
-            if self._greeting:
-                self._welcome(grant, now)
+            return self._welcome(grant, now) if self._greeting else NOTHING
+        session = self.session
+        if self.phase is _CLOSED or not session.is_running(id):
             return NOTHING
-        if not self.is_running(id):
-            return NOTHING
-        assert self.grant is not None
-        if grant.principal != self.grant.principal:
-            return self.fail(id, ExchangeError(ErrorCode.PRINCIPAL_MISMATCH, "another principal"))
+        assert session.grant is not None
+        if grant.principal != session.grant.principal:
+            return session.fail(id, ExchangeError(ErrorCode.PRINCIPAL_MISMATCH, "another principal"))
         self._adopt(grant, now)
-        self._end(id, encode_result(id, Payload(encode_frame(expiry(grant)))))
-        return self._reauthorize(grant)
-
-    def _welcome(self, grant: Grant, now: float) -> None:
-        limits = grant.limits or self._limits
-        if limits != self._limits:
-            self._limits = limits
-            self._exchanges = Exchanges(limits)
-            self._outgoing = Outgoing(limits)
-            self._max_out = min(self._max_out, limits.max_frame)
-        self._greeting = False
-        self.phase = CONNECTION[self.phase][Input.HELLO]
-        self._adopt(grant, now)
-        self._clock.received = self._clock.pinged = now
-        if limits.rate is not None:
-            self._bucket = Bucket(limits.rate, limits.rate.count, now)
-        self._outgoing.urgent(welcome(self._settings, self.conn, self.profiles, grant, limits))
-        if self._clock.drained_at != NEVER:
-            self._go_away(now)
-
-    def _adopt(self, grant: Grant, now: float) -> None:
-        self.grant = grant
-        self._clock.expires_at = NEVER if grant.expires_in_ms is None else now + grant.expires_in_ms / 1000
-
-    def _reauthorize(self, grant: Grant) -> Effects:
-        """End exactly what the new grant no longer allows. Spec: [SES-28] [SES-29] [SUB-25]."""
-        may = grant.permissions.may
-        effects: list[Effect] = []
-        for id, exchange in list(self._exchanges.running.items()):
-            if exchange.pattern:
-                self._outgoing.forget_events(id, lambda text: not may("subscribe", channel_of(text)))
-            elif exchange.pool is Pool.SUBSCRIPTIONS and not may("subscribe", exchange.name):
-                effects += self.fail(id, ExchangeError(ErrorCode.FORBIDDEN, "no longer allowed"))
-        return effects
+        session.finish(id, encode_result(id, Payload(encode_frame(expiry(grant)))))
+        return session.reauthorize(grant)
 
     def denied(self, id: int, error: ExchangeError) -> Effects:
         """The credentials of an `Authenticate` are bad, or nobody can tell. Spec: [SES-14] [SES-21]."""
         if id != 0:
-            return self.fail(id, error)
+            return NOTHING if self.phase is _CLOSED else self.session.fail(id, error)
         if not self._greeting:
             return NOTHING
         return self.close(_HELLO_DENIED.get(error.code, CloseCode.TRY_AGAIN_LATER), error.message)
 
-    def succeed(self, id: int, payload: Payload | None) -> Effects:
-        """An exchange ends well; nothing happens when it has ended already. Spec: [DEL-07]."""
-        text = encode_result(id, payload)
-        if len(text) > self._max_out:
-            return self.fail(id, ExchangeError(ErrorCode.TOO_LARGE, "the result does not fit into max_frame"))
-        exchange = self._exchanges.finish(id)
-        if exchange is not None:
-            self._outgoing.push(exchange.pool, id, text)
-        return NOTHING
+    def _welcome(self, grant: Grant, now: float) -> Effects:
+        """Go on with the session that hello names, or open a new one."""
+        wanted = self._resume
+        effects: Effects = NOTHING
+        found: Session | Refusal | None = None
+        if wanted is not None:
+            try:
+                found, effects = self._sessions.resume(wanted, grant, self.profiles, now)
+            except ProtocolViolation as violation:
+                return self.close(violation.code, violation.detail, Input.SUPERSEDED)
+        session = found if isinstance(found, Session) else self._begin(grant, now)
+        self._greeting = False
+        self.phase = CONNECTION[self.phase][Input.HELLO]
+        self.session = session
+        session.attached = self
+        self._outgoing = session.outgoing
+        self._outgoing.attach()
+        self._adopt(grant, now)
+        self._clock.received = self._clock.pinged = now
+        self._outgoing.urgent(welcome(self._sessions.settings, self.conn, session, self._resumption(found)))
+        if self._clock.drained_at != NEVER:
+            self._go_away(now)
+        return effects
 
-    def fail(self, id: int, error: ExchangeError) -> Effects:
-        """An exchange ends with an error; nothing happens when it has ended already.
+    def _resumption(self, found: Session | Refusal | None) -> dict[str, object]:
+        """What profile `resume` adds to `welcome`. Spec: [RES-01] [RES-04] [RES-26] [RES-27]."""
+        if "resume" not in self.profiles:
+            return {}
+        if isinstance(found, Session):
+            assert self._resume is not None
+            last_id = found.exchanges.last_id
+            return {"session": self._resume.session, "resumed": True, "last_id": last_id}
+        members: dict[str, object] = {"session": self._secret, "resumed": False}
+        if found is not None:
+            known = {} if found.last_id is None else {"last_id": found.last_id}
+            members["resume_error"] = {"code": found.code, **known}
+        return members
 
-        Raises:
-            TypeError: `error.data` has no JSON form.
-        """
-        text = encode_error(id, error)
-        if len(text) > self._max_out:
-            text = shorten_error(id, error, self._max_out)
-        return [Stop(id)] if self._end(id, text) else NOTHING
+    def _begin(self, grant: Grant, now: float) -> Session:
+        limits = grant.limits or self._sessions.settings.limits
+        if self._window is not None and self._window < limits.window:
+            limits = replace(limits, window=self._window)
+        session = Session(self.conn, limits, self.profiles, min(self._max_out, limits.max_frame))
+        session.grant = grant
+        if limits.rate is not None:
+            session.bucket = Bucket(limits.rate, limits.rate.count, now)
+        if "resume" in self.profiles:
+            self._sessions.begin(session, self._secret)
+        return session
 
-    def reject(self, id: int, error: ExchangeError) -> None:
-        """An exchange cannot even start: its terminal is a refusal, which holds no slot. Spec: [DEL-14]."""
-        if self._exchanges.finish(id) is not None:
-            self._outgoing.refuse(id, encode_error(id, error))
-
-    def _end(self, id: int, text: bytes) -> bool:
-        exchange = self._exchanges.finish(id)
-        if exchange is None:
-            return False
-        self._outgoing.discard(id)
-        self._outgoing.push(exchange.pool, id, text)
-        return True
-
-    def chunk(self, id: int, payload: Payload) -> Effects:
-        """A method produced a part of its answer. Spec: [RPC-19] [RPC-20] [RPC-21] [DEL-08]."""
-        exchange = self._exchanges.running.get(id)
-        if exchange is None:
-            return NOTHING
-        if not exchange.stream:
-            return self.fail(id, ExchangeError(ErrorCode.BAD_REQUEST, "the method streams: send stream:true"))
-        text = b'{"type":"chunk","id":%d%b' % (id, tail(payload))
-        if len(text) > self._max_out:
-            return self.fail(id, ExchangeError(ErrorCode.TOO_LARGE, "a chunk does not fit into max_frame"))
-        exchange.step(Step.PART)
-        self._outgoing.push(CHUNK, id, text)
-        return NOTHING
-
-    def opened(self, id: int) -> Effects:
-        """A subscription has its place among the events. Spec: [SUB-01]."""
-        exchange = self._exchanges.running.get(id)
-        if exchange is not None:
-            exchange.step(Step.OPEN)
-            self._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
-        return NOTHING
-
-    def deliver(self, id: int, event: Event, *, lossy: bool) -> bool:
-        """An event for a subscription. Spec: [SUB-02] [SUB-15] [SUB-24] [SUB-25] [DEL-06] [DEL-18].
-
-        Args:
-            lossy: whether events may be lost for it, because the socket takes nothing at the moment.
-        Returns:
-            False if there is no room for it and nothing may be lost: write, and deliver it again.
-        """
-        exchange = self._exchanges.running.get(id)
-        if exchange is None or exchange.stage is not _OPEN or event.exclude == self.conn:
-            return True
-        if not exchange.pattern:
-            text = exchange.head + event.tail
-        else:
-            if not self._may("subscribe", event.channel):
-                return True
-            text = exchange.head + event.named_tail
-        if len(text) > self._max_out:
-            text = b'{"type":"gap","id":%d,"reason":"too_large","missed":1}' % id
-        return self._outgoing.event(id, text, lossy)
+    def _adopt(self, grant: Grant, now: float) -> None:
+        self._clock.expires_at = NEVER if grant.expires_in_ms is None else now + grant.expires_in_ms / 1000
 
     # Time and the operator.
 
     def deadline(self) -> float:
         """When `tick` has something to do next, unless a call comes before."""
-        due = self._clock.deadline(self.phase, auth_pending=self._auth_pending())
-        return min(due, *self._exchanges.deadlines.values()) if self._exchanges.deadlines else due
+        return self._clock.deadline(self.phase, auth_pending=self._auth_pending())
 
     def _auth_pending(self) -> bool:
-        return not self._exchanges.is_idle(Pool.AUTH)
+        return not self.session.exchanges.is_idle(Pool.AUTH)
 
     def tick(self, now: float) -> Effects:
         """Apply the time; call it when `deadline` has come."""
         end = self._clock.end(self.phase, now, auth_pending=self._auth_pending())
         if end is not None:
-            return self.close(_ENDS[end], end.value, end)
-        effects: list[Effect] = []
-        for id in [id for id, due in self._exchanges.deadlines.items() if now >= due]:
-            effects += self.fail(id, ExchangeError(ErrorCode.DEADLINE_EXCEEDED, "timeout_ms has passed"))
+            return self.close(_ENDS[end], end.value, end, now=now)
         if self.phase in _GREETED and now >= self._clock.ping_at():
             self._clock.pinged = now
             self._outgoing.urgent(b'{"type":"ping"}')
-        return effects
+        return NOTHING
 
     def drain(self, after_ms: int, deadline_ms: int, now: float) -> Effects:
         """Send the client away: it should move after `after_ms`, it must at `deadline_ms`. Spec: [SES-38].
@@ -503,46 +500,108 @@ class Connection:
         self._clock.expires_at = now
         return self.tick(now)
 
-    def close(self, code: int, detail: str = "", input: Input = Input.CLOSE) -> Effects:
-        """Close the connection; what runs is cancelled. Also: the peer is gone. Spec: [SES-45]."""
-        if self.phase is Phase.CLOSED:
+    def closed(self, code: int, now: float) -> Effects:
+        """The client's close frame has come, or the end of the stream without one. Spec: [ERR-07].
+
+        Args:
+            code: of the close frame, `NO_CODE` if it had none; `NO_FRAME` for the end of the stream.
+        """
+        answer = code if code in CLOSE_REASONS or code in _ECHOED else CloseCode.NORMAL
+        detail = "the stream has ended" if code == NO_FRAME else f"the client closed with {code}"
+        return self.close(answer, detail, now=now, kept=keeps(code))
+
+    def close(
+        self,
+        code: int,
+        detail: str = "",
+        input: Input = Input.CLOSE,
+        *,
+        now: float | None = None,
+        kept: bool | None = None,
+    ) -> Effects:
+        """Close the connection. Its session is kept or ends, as the code says. Spec: [RES-05] [RES-06].
+
+        Args:
+            now: by default the time of the last frame.
+            kept: whether a session that can be resumed outlives this end, if not by the server's own code.
+        """
+        if self.phase is _CLOSED:
             return NOTHING
+        greeted = self.phase in _GREETED
         self.phase = CONNECTION[self.phase][input]
         self._greeting = False
         effects: list[Effect] = []
-        for id, exchange in self._exchanges.running.items():
-            exchange.step(Step.SESSION_END)
-            effects.append(Stop(id))
-        self._exchanges.running.clear()
-        self._exchanges.deadlines.clear()
+        if greeted:
+            effects += self._let_go(code, self._clock.received if now is None else now, kept)
         effects.append(Close(code, CLOSE_REASONS.get(code, ""), detail))
         return effects
 
+    def _let_go(self, code: int, now: float, kept: bool | None) -> Effects:
+        """Part from the session. When the server closes, what may still leave does, and counts as sent."""
+        session, texts = self.session, []
+        if "resume" not in self.profiles or not (keeps(code) if kept is None else kept):
+            session.attached = None
+            return self._sessions.end(session, SessionInput.CONNECTION_END, now)
+        if kept is None:
+            texts = session.outgoing.peek(session.limits.window_bytes)
+            session.outgoing.written(len(texts))
+        self._write_nothing_but(texts)
+        return self._sessions.suspend(session, now)
+
+    def supersede(self) -> Close:
+        """Another connection has the session now: write nothing more, and close. Spec: [RES-30] [RES-32]."""
+        self.phase = CONNECTION[self.phase][Input.SUPERSEDED]
+        self._write_nothing_but([])
+        code = CloseCode.SUPERSEDED
+        return Close(code, CLOSE_REASONS[code], "another connection resumed the session")
+
+    def _write_nothing_but(self, texts: list[bytes]) -> None:
+        self._outgoing = Outgoing(self.session.limits)
+        for text in texts:
+            self._outgoing.urgent(text)
+
     # The state as a value.
 
-    def copy(self) -> Self:
-        twin = copy.copy(self)
-        twin._exchanges = self._exchanges.copy()
-        twin._outgoing = self._outgoing.copy()
+    def copy(self, sessions: Sessions, twins: dict[Session, Session]) -> Self:
+        """An independent twin.
+
+        Args:
+            sessions: the copy of what this connection was made with.
+            twins: of the sessions that were copied with it, or with other connections.
+        """
+        twin = type(self).__new__(type(self))
+        for name in self.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin._sessions = sessions
         twin._clock = self._clock.copy()
-        twin._bucket = None if self._bucket is None else self._bucket.copy()
+        session = self.session
+        if session not in twins:
+            twins[session] = session.copy()
+        twin.session = twins[session]
+        if session.attached is self:
+            twin.session.attached = twin
+        own = self._outgoing is not session.outgoing
+        twin._outgoing = self._outgoing.copy() if own else twin.session.outgoing
         return twin
 
     def key(self) -> Hashable:
-        bucket = self._bucket
+        """Equal for equal states; that of a session which `Sessions` does not know is a part of it."""
         return (
+            self.conn,
             self.phase,
             self.profiles,
-            self.grant,
             self._greeting,
             self._max_out,
-            None if bucket is None else (bucket.level, bucket.at),
+            self._window,
+            self._resume,
             self._clock.key(),
-            self._exchanges.key(),
-            self._outgoing.key(),
+            self.session.origin,
+            self.session.key() if not self.session.secret else None,
+            None if self._outgoing is self.session.outgoing else self._outgoing.key(),
         )
 
 
+_ECHOED: Final = frozenset({*range(3000, 4000), NO_CODE, NO_FRAME})
 _GREETED: Final = (Phase.READY, Phase.DRAINING)
 _PONG: Final = b'{"type":"pong"}'
 _ENDS: Final[Mapping[Input, CloseCode]] = {
@@ -558,11 +617,13 @@ _HELLO_DENIED: Final[Mapping[str, CloseCode]] = {
 _READERS: Final[Mapping[type, Callable[..., Effects]]] = {
     messages.Hello: Connection._read_again,
     messages.Cancel: Connection._read_cancel,
+    messages.Ack: Connection._read_ack,
     messages.Auth: Connection._read_auth,
     messages.Ping: Connection._read_ping,
     messages.Pong: Connection._read_pong,
     messages.Request: Connection._read_request,
     messages.Subscribe: Connection._read_subscribe,
     messages.Publish: Connection._read_publish,
+    messages.History: Connection._read_history,
     Suspect: Connection._read_suspect,
 }

@@ -10,8 +10,25 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from holdfast_reference.protocol.events import Event
     from holdfast_reference.protocol.grants import Credentials
+    from holdfast_reference.protocol.logs import Dedupe
 
-__all__ = ["NOTHING", "Authenticate", "Call", "Close", "Effect", "Effects", "Publish", "Stop", "Subscribe"]
+__all__ = [
+    "NOTHING",
+    "NOWHERE",
+    "Authenticate",
+    "Call",
+    "Close",
+    "Effect",
+    "Effects",
+    "Ended",
+    "History",
+    "Publish",
+    "Query",
+    "Start",
+    "Stop",
+    "Subscribe",
+    "Supersede",
+]
 
 
 class Authenticate(NamedTuple):
@@ -38,10 +55,25 @@ class Call(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Put an event into its channel, then answer with `succeed` or `fail`."""
+    """Put an event into its channel, once if `dedupe` says so, then answer with `published`."""
 
     id: int
     event: Event
+    dedupe: Dedupe | None = None
+
+
+class Start(NamedTuple):
+    """Where the events of a subscription begin: after the cursor `since`, or with the newest `last` ones.
+
+    With `require` it is the cursor or nothing; without all of them they begin now.
+    """
+
+    since: str | None = None
+    last: int | None = None
+    require: bool = False
+
+
+NOWHERE: Final = Start()
 
 
 class Subscribe(NamedTuple):
@@ -50,6 +82,23 @@ class Subscribe(NamedTuple):
     id: int
     name: str
     pattern: bool
+    start: Start = NOWHERE
+
+
+class Query(NamedTuple):
+    """Which page of a log: what leads up to a cursor, what follows one, or the newest; `limit` events."""
+
+    before: str | None
+    after: str | None
+    limit: int | None
+
+
+class History(NamedTuple):
+    """Find the log of a channel, then answer with `listed`."""
+
+    id: int
+    channel: str
+    query: Query
 
 
 class Stop(NamedTuple):
@@ -59,13 +108,29 @@ class Stop(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Write what is queued, then close with this code and reason. Nothing follows."""
+    """Write what `peek` still gives, then close with this code and reason. Nothing follows."""
 
     code: int
     reason: str
     detail: str
 
 
-Effect = Authenticate | Call | Publish | Subscribe | Stop | Close
+class Supersede(NamedTuple):
+    """Carry out `close` on the older connection `conn`: a newer one has its session already."""
+
+    conn: str
+    close: Close
+
+
+class Ended(NamedTuple):
+    """A session is over, maybe another than this connection's: cancel all its handlers and subscriptions.
+
+    `origin` is its name, see `Session`.
+    """
+
+    origin: str
+
+
+Effect = Authenticate | Call | Publish | Subscribe | History | Stop | Close | Supersede | Ended
 Effects = list[Effect] | tuple[()]
 NOTHING: Final = ()

@@ -41,6 +41,8 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
+    UNRECOVERABLE = "unrecoverable"
+    BAD_CURSOR = "bad_cursor"
     APP = "app"
 
 
@@ -58,6 +60,8 @@ FINAL: Final = frozenset(
         ErrorCode.PRINCIPAL_MISMATCH,
         ErrorCode.CONFLICT,
         ErrorCode.TOO_LARGE,
+        ErrorCode.UNRECOVERABLE,
+        ErrorCode.BAD_CURSOR,
     }
 )
 
@@ -67,6 +71,7 @@ _CODES: Final = frozenset(ErrorCode)
 class CloseCode(IntEnum):
     """Close codes that this server has a reason of its own to send."""
 
+    NORMAL = 1000
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
     INVALID_PAYLOAD = 1007
@@ -75,12 +80,15 @@ class CloseCode(IntEnum):
     BAD_FRAME = 4001
     UNEXPECTED_FRAME = 4002
     BAD_ID = 4003
+    BAD_ACK = 4004
     BAD_SCHEMA = 4005
+    SUPERSEDED = 4008
     TOKEN_EXPIRED = 4100
     UNAUTHENTICATED = 4101
     FORBIDDEN = 4102
     GOING_AWAY = 4200
     INTERNAL = 4300
+    SLOW_CONSUMER = 4301
     RATE_LIMITED = 4302
     HELLO_TIMEOUT = 4303
     HEARTBEAT_TIMEOUT = 4304
@@ -89,7 +97,6 @@ class CloseCode(IntEnum):
 #: The reason that goes with each code that a server may send.
 CLOSE_REASONS: Final[Mapping[int, str]] = {
     **{code.value: code.name.lower() for code in CloseCode},
-    1000: "normal",
     1001: "going_away",
     1008: "policy_violation",
     1010: "mandatory_extension",
@@ -97,10 +104,7 @@ CLOSE_REASONS: Final[Mapping[int, str]] = {
     1012: "service_restart",
     1014: "bad_gateway",
     4000: "protocol_error",
-    4004: "bad_ack",
-    4008: "superseded",
     4103: "revoked",
-    4301: "slow_consumer",
 }
 
 

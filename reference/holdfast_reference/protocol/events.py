@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holdfast_reference.protocol.codec import encode_data, tail
-from holdfast_reference.protocol.limits import MAX_INTEGER
+from holdfast_reference.protocol.limits import MAX_INTEGER, SEQ_ROOM
 
 if TYPE_CHECKING:
     from holdfast_reference.protocol.messages import Payload
@@ -28,7 +28,8 @@ def history_item(cursor: str, tail: bytes) -> bytes:
     return b'{"cursor":"%b"%b' % (cursor.encode(), tail)
 
 
-_LONGEST_HEAD: Final = len(event_head(MAX_INTEGER))
+_LONGEST_HEAD: Final = len(event_head(MAX_INTEGER)) + SEQ_ROOM
+_CURSOR_ROOM: Final = 64  # bytes of the member `cursor`, at most
 
 
 class Event:
@@ -86,4 +87,4 @@ class Event:
     @property
     def largest(self) -> int:
         """Bytes of the largest frame that this event can become. Spec: [SUB-18]."""
-        return _LONGEST_HEAD + len(self.named_tail)
+        return _LONGEST_HEAD + max(len(self.named_tail), len(self.tail) + _CURSOR_ROOM)

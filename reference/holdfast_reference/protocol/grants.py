@@ -38,9 +38,11 @@ class Grant:
         permissions: what it may do.
         expires_in_ms: how long from now it lasts; None for ever.
         limits: those of the session that begins with it; None for the server's.
+        anonymous: whether no credentials were shown. Such a client is whoever's session it names.
     """
 
     principal: str
     permissions: Permissions
     expires_in_ms: int | None = None
     limits: Limits | None = None
+    anonymous: bool = False

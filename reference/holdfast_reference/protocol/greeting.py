@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from holdfast_reference.protocol.grants import Grant
+    from holdfast_reference.protocol.session import Session
 
 __all__ = ["PROFILES", "Settings", "expiry", "negotiate", "welcome"]
 
@@ -24,6 +25,19 @@ PROFILES: Final[Mapping[str, frozenset[str]]] = {
     "pubsub": frozenset(),
     "pattern": frozenset({"pubsub"}),
     "fence": frozenset({"pubsub"}),
+    "ack": frozenset(),
+    "resume": frozenset({"ack"}),
+    "history": frozenset({"pubsub"}),
+}
+
+
+#: Which limits `welcome` shows with which profile; `rate` is shown where there is one.
+_SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "core": ("max_frame", "max_inflight", "max_subscriptions"),
+    "pubsub": ("queue", "queue_bytes"),
+    "ack": ("window", "window_bytes", "ack_delay_ms"),
+    "resume": ("resume_ms",),
+    "history": ("dedupe_ms", "history_limit"),
 }
 
 
@@ -32,12 +46,15 @@ class Settings:
     """What all connections of a server have in common.
 
     `profiles` are those it offers; `server` is the name and version that `welcome` shows, if it shows any.
+    `suspended` sessions and `tombstones` are what one principal can have at most. Spec: [RES-11].
     """
 
     limits: Limits = field(default_factory=Limits)
     timers: Timers = field(default_factory=Timers)
     profiles: frozenset[str] = frozenset(PROFILES)
     server: tuple[str, str] | None = None
+    suspended: int = 32
+    tombstones: int = 64
 
 
 def negotiate(wanted: Iterable[str], offered: frozenset[str]) -> frozenset[str]:
@@ -48,21 +65,29 @@ def negotiate(wanted: Iterable[str], offered: frozenset[str]) -> frozenset[str]:
     return agreed
 
 
-def welcome(settings: Settings, conn: str, profiles: frozenset[str], grant: Grant, limits: Limits) -> bytes:
-    """The frame that opens a session."""
-    timers = settings.timers
+def welcome(settings: Settings, conn: str, session: Session, resumption: Mapping[str, object]) -> bytes:
+    """The frame that opens or resumes a session.
+
+    Args:
+        settings: see there.
+        conn: the connection.
+        session: its profiles, limits and grant are shown.
+        resumption: the members that profile `resume` adds.
+    """
+    profiles, limits, grant, timers = session.profiles, session.limits, session.grant, settings.timers
+    assert grant is not None
     shown: dict[str, object] = {
-        "max_frame": limits.max_frame,
-        "max_inflight": limits.max_inflight,
-        "max_subscriptions": limits.max_subscriptions,
+        name: getattr(limits, name)
+        for profile, names in _SHOWN.items()
+        if profile == "core" or profile in profiles
+        for name in names
     }
-    if "pubsub" in profiles:
-        shown |= {"queue": limits.queue, "queue_bytes": limits.queue_bytes}
     if limits.rate is not None:
         shown["rate"] = {"count": limits.rate.count, "per_ms": limits.rate.per_ms}
     frame: dict[str, object] = {
         "type": "welcome",
         "conn": conn,
+        **resumption,
         "profiles": sorted(profiles),
         "limits": shown,
         "heartbeat": {

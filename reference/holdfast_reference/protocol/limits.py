@@ -10,13 +10,17 @@ from typing import Final
 
 __all__ = [
     "FIRST_FRAME",
+    "MAX_CURSOR",
+    "MAX_DEDUPE",
     "MAX_INTEGER",
     "MAX_NAME",
     "MAX_NESTING",
     "MAX_REFUSAL",
+    "MAX_SESSION",
     "MAX_TAG",
     "MAX_UNSEQUENCED",
     "MIN_FRAME",
+    "SEQ_ROOM",
     "Bucket",
     "Limits",
     "Rate",
@@ -26,10 +30,14 @@ __all__ = [
 MAX_INTEGER: Final = 2**53 - 1
 MAX_NESTING: Final = 64
 MAX_NAME: Final = 255  #: bytes of a channel, pattern or method
+MAX_CURSOR: Final = 256  #: bytes of a cursor
+MAX_DEDUPE: Final = 255  #: bytes of the `dedupe` of a publish
+MAX_SESSION: Final = 256  #: bytes of the name of a session
 MIN_FRAME: Final = 4096  #: the smallest `max_frame` either side may ask for
 FIRST_FRAME: Final = 65_536  #: bytes of `hello`; nobody is known yet, so nobody may send more
 MAX_TAG: Final = 64  #: bytes of the `t` of a ping
 MAX_REFUSAL: Final = 512  #: bytes of an `error` for an exchange that took no slot
+SEQ_ROOM: Final = 24  #: bytes that the member `seq` takes in a frame, at most
 MAX_UNSEQUENCED: Final = 16  #: frames without `id` that may wait unwritten before reading stops
 
 
@@ -49,7 +57,9 @@ class Limits:
     """What `welcome.limits` advertises; bytes and counts.
 
     `max_frame` bounds one message inwards; outwards the client's wish may lower it.
-    `queue` and `queue_bytes` bound the events that wait for one session.
+    `queue` and `queue_bytes` bound the events that wait for one session, `window` and `window_bytes` the
+    frames that were sent and not acknowledged. `ack_delay_ms` is the client's; a suspended session lives for
+    `resume_ms`, the key of a publish for `dedupe_ms`; a page of history has at most `history_limit` events.
     """
 
     max_frame: int = 262_144
@@ -57,6 +67,12 @@ class Limits:
     max_subscriptions: int = 256
     queue: int = 1024
     queue_bytes: int = 4_194_304
+    window: int = 256
+    window_bytes: int = 1_048_576
+    ack_delay_ms: int = 1000
+    resume_ms: int = 60_000
+    dedupe_ms: int = 120_000
+    history_limit: int = 500
     rate: Rate | None = None
 
 

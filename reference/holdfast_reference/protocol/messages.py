@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from holdfast_reference.protocol.limits import MAX_INTEGER, MAX_NAME, MIN_FRAME
+from holdfast_reference.protocol.limits import (
+    MAX_CURSOR,
+    MAX_DEDUPE,
+    MAX_INTEGER,
+    MAX_NAME,
+    MAX_SESSION,
+    MIN_FRAME,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +26,11 @@ __all__ = [
     "FIELD_PROFILES",
     "TYPES",
     "UNSET",
+    "Ack",
     "Auth",
     "Cancel",
     "Hello",
+    "History",
     "Message",
     "OptionalRaw",
     "Payload",
@@ -29,6 +38,7 @@ __all__ = [
     "Pong",
     "Publish",
     "Request",
+    "Resume",
     "Subscribe",
     "TypeRow",
 ]
@@ -43,6 +53,8 @@ class Payload(NamedTuple):
 
 ExchangeId = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Amount = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+Cursor = Annotated[str, Meta(min_length=1, max_length=MAX_CURSOR)]
 Milliseconds = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Tag = Annotated[str, Meta(max_length=64)]
 MetaField = dict[str, Raw] | UnsetType
@@ -62,6 +74,15 @@ class Software(Struct, frozen=True, gc=False):
 
 class HelloLimits(Struct, frozen=True, gc=False):
     max_frame: Annotated[int, Meta(ge=MIN_FRAME, le=MAX_INTEGER)] | UnsetType = UNSET
+    window: OptionalRaw = UNSET  # an `Amount`, if profile ack is negotiated
+
+
+class Resume(Struct, frozen=True, gc=False):
+    """Which session goes on, and from where; `attempt` says which of several wishes is the newest."""
+
+    session: Annotated[str, Meta(min_length=1, max_length=MAX_SESSION)]
+    seq: Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+    attempt: Amount
 
 
 class Hello(Struct, frozen=True, tag="hello", tag_field="type"):
@@ -69,11 +90,17 @@ class Hello(Struct, frozen=True, tag="hello", tag_field="type"):
     auth: HelloAuth | UnsetType = UNSET
     client: Software | UnsetType = UNSET
     limits: HelloLimits | UnsetType = UNSET
+    resume: OptionalRaw = UNSET  # a `Resume`, if that profile is negotiated
     meta: MetaField = UNSET
 
 
 class Cancel(Struct, frozen=True, gc=False, tag="cancel", tag_field="type"):
     of: ExchangeId
+    meta: MetaField = UNSET
+
+
+class Ack(Struct, frozen=True, gc=False, tag="ack", tag_field="type"):
+    seq: Amount
     meta: MetaField = UNSET
 
 
@@ -108,11 +135,11 @@ class Subscribe(Struct, frozen=True, gc=False, tag="subscribe", tag_field="type"
     id: ExchangeId
     channel: Name | UnsetType = UNSET
     pattern: Name | UnsetType = UNSET
+    since: Cursor | UnsetType = UNSET
+    last: Amount | UnsetType = UNSET
+    recover: Literal["require"] | UnsetType = UNSET
     meta: MetaField = UNSET
     # Fields that other profiles own; any value is `unsupported` until those are negotiated.
-    since: OptionalRaw = UNSET
-    last: OptionalRaw = UNSET
-    recover: OptionalRaw = UNSET
     state: OptionalRaw = UNSET
     view: OptionalRaw = UNSET
 
@@ -123,14 +150,23 @@ class Publish(Struct, frozen=True, gc=False, tag="publish", tag_field="type"):
     data: Raw
     echo: bool | UnsetType = UNSET
     enc: Encoding = UNSET
+    dedupe: Annotated[str, Meta(min_length=1, max_length=MAX_DEDUPE)] | UnsetType = UNSET
     meta: MetaField = UNSET
     # As above.
-    dedupe: OptionalRaw = UNSET
     key: OptionalRaw = UNSET
     removed: OptionalRaw = UNSET
 
 
-Message = Hello | Cancel | Auth | Ping | Pong | Request | Subscribe | Publish
+class History(Struct, frozen=True, gc=False, tag="history", tag_field="type"):
+    id: ExchangeId
+    channel: Name
+    before: Cursor | UnsetType = UNSET
+    after: Cursor | UnsetType = UNSET
+    limit: Amount | UnsetType = UNSET
+    meta: MetaField = UNSET
+
+
+Message = Hello | Cancel | Ack | Auth | Ping | Pong | Request | Subscribe | Publish | History
 
 
 class TypeRow(NamedTuple):

@@ -7,11 +7,12 @@ Spec: 02-envelope [ENV-05] [ENV-11] to [ENV-25] [ENV-31], 10-versioning [VER-02]
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast_reference.protocol.codec import Suspect, is_base64, is_integer
+from holdfast_reference.protocol.effects import NOWHERE, Query, Start
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
-from holdfast_reference.protocol.limits import MAX_TAG
+from holdfast_reference.protocol.limits import MAX_CURSOR, MAX_DEDUPE, MAX_SESSION, MAX_TAG
 from holdfast_reference.protocol.messages import FIELD_PROFILES, TYPES, UNSET, Payload
 from holdfast_reference.protocol.names import Pattern, fits
 
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol import messages
 
 __all__ = [
+    "check_history",
     "check_ping",
     "check_publish",
     "check_request",
+    "check_resume",
     "check_subscribe",
     "check_suspect",
     "is_ignored",
     "starts_exchange",
     "suspect_id",
     "suspect_of",
+    "suspect_seq",
 ]
 
 
@@ -58,24 +62,31 @@ def check_publish(message: messages.Publish, profiles: frozenset[str]) -> Payloa
     if message.echo is True:
         raise ExchangeError(ErrorCode.BAD_REQUEST, "echo has no other value than false")
     _check_name(message.channel)
+    if message.dedupe is not UNSET and not fits(message.dedupe, MAX_DEDUPE):
+        raise ExchangeError(ErrorCode.BAD_REQUEST, "dedupe is too long")
     base64 = message.enc is not UNSET
     if base64:
         _check_base64(message.data)
     return Payload(bytes(message.data), base64)
 
 
-def check_subscribe(message: messages.Subscribe, profiles: frozenset[str]) -> tuple[str, bool]:
-    """The name that a good subscribe gives, and whether it is a pattern.
+def check_subscribe(message: messages.Subscribe, profiles: frozenset[str]) -> tuple[str, bool, Start]:
+    """The name that a good subscribe gives, whether it is a pattern, and where its events begin.
 
     Raises:
         ExchangeError: `unsupported` or `bad_request`.
+
+    Spec: [SUB-19] [HIS-16] [HIS-17].
     """
     _check_profile("pubsub", profiles)
     _check_fields("subscribe", message, profiles)
     channel, pattern = message.channel, message.pattern
+    start = NOWHERE
+    if message.since is not UNSET or message.last is not UNSET or message.recover is not UNSET:
+        start = _start_of(message)
     if channel is not UNSET and pattern is UNSET:
         _check_name(channel)
-        return channel, False
+        return channel, False, start
     if pattern is UNSET or channel is not UNSET:
         raise ExchangeError(ErrorCode.BAD_REQUEST, "exactly one of channel and pattern")
     _check_name(pattern)
@@ -83,7 +94,37 @@ def check_subscribe(message: messages.Subscribe, profiles: frozenset[str]) -> tu
         Pattern(pattern)
     except ValueError as error:
         raise ExchangeError(ErrorCode.BAD_REQUEST, str(error)) from None
-    return pattern, True
+    return pattern, True, start
+
+
+def _start_of(message: messages.Subscribe) -> Start:
+    since = None if message.since is UNSET else message.since
+    last = None if message.last is UNSET else message.last
+    if message.pattern is not UNSET and (since is not None or last is not None):
+        raise ExchangeError(ErrorCode.UNSUPPORTED, "since and last go with a channel")
+    if since is not None and last is not None:
+        raise ExchangeError(ErrorCode.BAD_REQUEST, "at most one of since and last")
+    if since is None and message.recover is not UNSET:
+        raise ExchangeError(ErrorCode.BAD_REQUEST, "recover goes with since")
+    _check_cursor(since)
+    return Start(since, last, message.recover is not UNSET)
+
+
+def check_history(message: messages.History, profiles: frozenset[str]) -> Query:
+    """Which page a good history asks for.
+
+    Raises:
+        ExchangeError: `unsupported` or `bad_request`.
+    """
+    _check_profile("history", profiles)
+    _check_name(message.channel)
+    before = None if message.before is UNSET else message.before
+    after = None if message.after is UNSET else message.after
+    if before is not None and after is not None:
+        raise ExchangeError(ErrorCode.BAD_REQUEST, "at most one of before and after")
+    _check_cursor(before)
+    _check_cursor(after)
+    return Query(before, after, None if message.limit is UNSET else message.limit)
 
 
 def check_ping(message: messages.Ping | messages.Pong) -> None:
@@ -94,6 +135,17 @@ def check_ping(message: messages.Ping | messages.Pong) -> None:
     """
     if message.t is not UNSET and not fits(message.t, MAX_TAG):
         raise ProtocolViolation(CloseCode.BAD_SCHEMA, "t is too long")
+
+
+def check_resume(wanted: messages.Resume) -> messages.Resume:
+    """Check what msgspec could not.
+
+    Raises:
+        ProtocolViolation: 4005.
+    """
+    if not fits(wanted.session, MAX_SESSION):
+        raise ProtocolViolation(CloseCode.BAD_SCHEMA, "resume.session is too long")
+    return wanted
 
 
 def is_ignored(frame: Suspect, profiles: frozenset[str]) -> bool:
@@ -125,6 +177,15 @@ def suspect_of(frame: Suspect) -> int:
     return _integer(frame, "of")
 
 
+def suspect_seq(frame: Suspect) -> int:
+    """Step 6 for an `ack`.
+
+    Raises:
+        ProtocolViolation: 4005, its `seq` is not one.
+    """
+    return _integer(frame, "seq")
+
+
 def check_suspect(frame: Suspect, profiles: frozenset[str]) -> ExchangeError:
     """Step 8, as far as it concerns the frame itself, for one that is none of our messages: what is wrong."""
     row = TYPES.get(frame.type)
@@ -139,6 +200,12 @@ def check_suspect(frame: Suspect, profiles: frozenset[str]) -> ExchangeError:
             _check_profile(profile, profiles)
     except ExchangeError as error:
         return error
+    if (
+        frame.type == "subscribe"
+        and "pattern" in frame.fields
+        and not frame.fields.keys().isdisjoint(_STARTS)
+    ):
+        return ExchangeError(ErrorCode.UNSUPPORTED, "since and last go with a channel")
     return ExchangeError(ErrorCode.BAD_REQUEST, frame.fault)
 
 
@@ -167,6 +234,14 @@ def _check_name(name: str) -> None:
         raise ExchangeError(ErrorCode.BAD_REQUEST, "a name is too long")
 
 
+def _check_cursor(cursor: str | None) -> None:
+    if cursor is not None and not fits(cursor, MAX_CURSOR):
+        raise ExchangeError(ErrorCode.BAD_REQUEST, "a cursor is too long")
+
+
 def _check_base64(data: messages.OptionalRaw) -> None:
     if data is UNSET or not is_base64(bytes(data)):
         raise ExchangeError(ErrorCode.BAD_REQUEST, "enc without data that is base64")
+
+
+_STARTS: Final = frozenset({"since", "last"})

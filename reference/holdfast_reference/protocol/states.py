@@ -1,11 +1,13 @@
 """The state machines as tables: state, event, next state. What a table lacks cannot happen or is a violation.
 
 Everything about which state follows which lives here; what else happens at a transition lives in
-`connection.py` and `outgoing.py`. The tables are the server's own hand-written reading of the
-specification; a test holds them equal to the registry, which the specification prints.
+`connection.py`, `session.py`, `resume.py` and `outgoing.py`. The tables are the server's own hand-written
+reading of the specification; a test holds them equal to the registry, which the specification prints.
 
 A connection starts NEW. A good `hello` makes it READY, an operator's drain DRAINING, and it never goes
 back. A drained connection that has said no hello yet stays NEW and drains as soon as it is READY.
+
+A session with profile `resume` is SUSPENDED while it has no connection; every other ends with its own.
 
 An exchange is seen here from the server: `SENT` means that its frame was read and its work goes on; a
 subscription becomes `OPEN` with its `open` frame. A cancelled exchange whose outcome is still to come is
@@ -20,7 +22,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CONNECTION", "EXCHANGE", "Input", "Phase", "Stage", "Step"]
+__all__ = [
+    "CONNECTION",
+    "EXCHANGE",
+    "SESSION",
+    "Input",
+    "Phase",
+    "SessionInput",
+    "SessionState",
+    "Stage",
+    "Step",
+]
 
 
 class Phase(StrEnum):
@@ -45,7 +57,27 @@ class Input(StrEnum):
     DEADLINE = "deadline"
     SILENCE = "silence"
     EXPIRY = "expiry"
+    SUPERSEDED = "superseded"
     CLOSE = "close"
+
+
+class SessionState(StrEnum):
+    """Where a session stands."""
+
+    ATTACHED = "ATTACHED"
+    SUSPENDED = "SUSPENDED"
+    ENDED = "ENDED"
+
+
+class SessionInput(StrEnum):
+    """What moves a session."""
+
+    CONNECTION_LOST = "connection_lost"
+    CONNECTION_END = "connection_end"
+    RESUME = "resume"
+    MISMATCH = "mismatch"
+    SUSPENSION_TIMEOUT = "suspension_timeout"
+    EVICTION = "eviction"
 
 
 class Stage(StrEnum):
@@ -74,6 +106,7 @@ CONNECTION: Final[Mapping[Phase, Mapping[Input, Phase]]] = {
         Input.HELLO_TIMEOUT: Phase.CLOSED,
         Input.WRONG_DIRECTION: Phase.CLOSED,
         Input.DRAIN: Phase.NEW,
+        Input.SUPERSEDED: Phase.CLOSED,
         Input.CLOSE: Phase.CLOSED,
     },
     Phase.READY: {
@@ -83,6 +116,7 @@ CONNECTION: Final[Mapping[Phase, Mapping[Input, Phase]]] = {
         Input.DRAIN: Phase.DRAINING,
         Input.SILENCE: Phase.CLOSED,
         Input.EXPIRY: Phase.CLOSED,
+        Input.SUPERSEDED: Phase.CLOSED,
         Input.CLOSE: Phase.CLOSED,
     },
     Phase.DRAINING: {
@@ -92,9 +126,26 @@ CONNECTION: Final[Mapping[Phase, Mapping[Input, Phase]]] = {
         Input.DEADLINE: Phase.CLOSED,
         Input.SILENCE: Phase.CLOSED,
         Input.EXPIRY: Phase.CLOSED,
+        Input.SUPERSEDED: Phase.CLOSED,
         Input.CLOSE: Phase.CLOSED,
     },
     Phase.CLOSED: {},
+}
+
+SESSION: Final[Mapping[SessionState, Mapping[SessionInput, SessionState]]] = {
+    SessionState.ATTACHED: {
+        SessionInput.CONNECTION_LOST: SessionState.SUSPENDED,
+        SessionInput.CONNECTION_END: SessionState.ENDED,
+        SessionInput.RESUME: SessionState.ATTACHED,
+        SessionInput.MISMATCH: SessionState.ENDED,
+    },
+    SessionState.SUSPENDED: {
+        SessionInput.RESUME: SessionState.ATTACHED,
+        SessionInput.MISMATCH: SessionState.ENDED,
+        SessionInput.SUSPENSION_TIMEOUT: SessionState.ENDED,
+        SessionInput.EVICTION: SessionState.ENDED,
+    },
+    SessionState.ENDED: {},
 }
 
 EXCHANGE: Final[Mapping[Stage, Mapping[Step, Stage]]] = {

@@ -37,11 +37,14 @@ class Method:
 
 
 class ConnectionControl(Protocol):
-    """What a handler may do to the connection that its request came on."""
+    """What a handler may do to the session that its request came from, and to the connection it has now.
+
+    What concerns the connection alone (`close`, `abort`, `expire`, `drain`) does nothing while there is none.
+    """
 
     @property
     def conn(self) -> str:
-        """Its name in logs, and in `welcome`."""
+        """The connection's name in logs, and in `welcome`; that of the first one while there is none."""
         ...
 
     @property
@@ -70,6 +73,9 @@ class ConnectionControl(Protocol):
 
     def drain(self, deadline_ms: int) -> None:
         """Send this client away."""
+
+    def forget(self) -> None:
+        """Make the session unknown to later resumes."""
 
 
 class Call:

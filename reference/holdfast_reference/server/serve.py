@@ -26,8 +26,10 @@ from holdfast_reference.backends.tokens import TokenAuthenticator
 from holdfast_reference.protocol.codec import encode_data
 from holdfast_reference.protocol.events import Event
 from holdfast_reference.protocol.greeting import Settings
+from holdfast_reference.protocol.resume import Sessions
 from holdfast_reference.server import log
 from holdfast_reference.server.handshake import Policy, upgrade
+from holdfast_reference.server.link import Link
 from holdfast_reference.server.listener import accept_forever, bind
 from holdfast_reference.server.methods import Method
 from holdfast_reference.server.outbox import Flusher
@@ -39,10 +41,11 @@ from holdfast_reference.server.transport import SocketTransport, TlsTransport
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from holdfast_reference.backends.base import Authenticator, Broker
     from holdfast_reference.config import Config
+    from holdfast_reference.protocol.effects import Ended, Supersede
     from holdfast_reference.server.methods import Call
     from holdfast_reference.server.transport import Transport
 
@@ -69,17 +72,25 @@ class Server:
     ) -> None:
         self.config = config
         self.settings = Settings(
-            config.limits, config.timers, config.profiles, ("holdfast-server", config.version)
+            config.limits,
+            config.timers,
+            config.profiles,
+            ("holdfast-server", config.version),
+            config.suspended,
+            config.tombstones,
         )
         self.authenticator: Authenticator = authenticator or TokenAuthenticator(
             config.tokens, config.rules, anonymous=config.anonymous, cookie=config.cookie
         )
-        self.broker: Broker = broker or MemoryBroker()
+        self.broker: Broker = broker or MemoryBroker(config.retention)
         self.methods: dict[str, Method] = {}
         self.flusher = Flusher()
         self.sweeper = Sweeper()
         self.poller = Poller()
-        self.sessions: set[Session] = set()
+        self.core = Sessions(self.settings)
+        self.links: dict[str, Link] = {}  # connections after their upgrade, by `conn`
+        self.sessions: dict[str, Session] = {}  # by origin
+        self._workers: trio.Nursery | None = None  # of handlers, while the server runs
         self._connections = 0  # those that still send their HTTP head included
         self._drain_by: float | None = None  # when a drain of the whole server ends
         self._empty = trio.Event()
@@ -123,12 +134,39 @@ class Server:
                 listener.close()
 
     async def run_background(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run what all connections share: the flusher, the sweeper and the poller."""
+        """Run what all connections share: the flusher, the sweeper, the poller, the broker, and handlers."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.flusher.run)
-            nursery.start_soon(self.sweeper.run)
-            nursery.start_soon(self.poller.run)
-            task_status.started()
+            for run in (self.flusher.run, self.sweeper.run, self.poller.run, self.broker.run):
+                nursery.start_soon(run)
+            self._workers = nursery
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._workers = None  # nobody starts a task in a nursery that is closing
+
+    def start(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run a handler, unless the server is ending."""
+        if self._workers is not None:
+            self._workers.start_soon(function, *args)
+
+    def carry(self, link: Link) -> Session:
+        """The session that a connection carries from now on."""
+        core = link.core.session
+        session = self.sessions.get(core.origin)
+        if session is None:
+            session = self.sessions[core.origin] = Session(self, core)
+        session.link = link
+        return session
+
+    def supersede(self, effect: Supersede) -> None:
+        """Close the older connection of a session."""
+        self.links[effect.conn].supersede(effect.close)
+
+    def end(self, effect: Ended) -> None:
+        """Stop everything that a session does."""
+        session = self.sessions.pop(effect.origin)
+        session.end()
 
     def _accepted(
         self, nursery: trio.Nursery, context: ssl.SSLContext | None, connected: socket.socket
@@ -158,27 +196,27 @@ class Server:
     async def serve_transport(self, transport: Transport, *, secure: bool = False) -> None:
         """Serve one connection, from its HTTP head to its end; needs `run_background`."""
         self._connections += 1
-        session: Session | None = None
+        link: Link | None = None
         try:
             with trio.move_on_after(self.settings.timers.head_ms / 1000):
                 accepted = await upgrade(transport, self._policy(secure))
                 if accepted is not None:
-                    session = Session(self, transport, accepted[0], next(self._names))
-            if session is not None and accepted is not None:
-                self.sessions.add(session)
+                    link = Link(self, transport, accepted[0], next(self._names))
+            if link is not None and accepted is not None:
+                self.links[link.conn] = link
                 if self._drain_by is not None:
-                    session.drain(max(0, round((self._drain_by - trio.current_time()) * 1000)))
-                await session.run(accepted[1])
+                    link.drain(max(0, round((self._drain_by - trio.current_time()) * 1000)))
+                await link.run(accepted[1])
         except* OSError as group:
             log.event(logging.DEBUG, "connection broke", peer=transport.peer, reason=str(group.exceptions[0]))
         except* Exception as group:
             log.event(logging.ERROR, "connection failed", group, peer=transport.peer)
-            if session is not None:
-                session.crash()
+            if link is not None:
+                link.crash()
         finally:
-            transport.close(abort=session is not None and session.aborted)
-            if session is not None:
-                self.sessions.discard(session)
+            transport.close(abort=link is not None and link.aborted)
+            if link is not None:
+                del self.links[link.conn]
             self._connections -= 1
             if not self._connections:
                 self._empty.set()
@@ -202,10 +240,10 @@ class Server:
         timers = self.settings.timers
         if deadline_ms is None:
             deadline_ms = timers.drain_ms
-        log.event(logging.INFO, "draining", connections=len(self.sessions), deadline_ms=deadline_ms)
+        log.event(logging.INFO, "draining", connections=len(self.links), deadline_ms=deadline_ms)
         self._drain_by = trio.current_time() + deadline_ms / 1000
-        for session in list(self.sessions):
-            session.drain(deadline_ms)
+        for link in list(self.links.values()):
+            link.drain(deadline_ms)
         with trio.move_on_after((deadline_ms + timers.close_ms) / 1000):
             while self._connections:
                 self._empty = trio.Event()

@@ -1,62 +1,55 @@
-"""One connection: carries out what the core asks, and moves bytes between the transport and the core.
+"""What a session does: handlers, subscriptions and publishes, whether a connection is there or not.
 
-Its nursery holds the reader, the handlers of async methods and, after a short write, a writer; leaving the
-block is the cleanup. Plain methods, publishes and deliveries happen inside whatever task causes them.
+Handlers of async methods run in a nursery of the server's, so that they outlive the connection that asked.
+What they answer waits in the core until some connection (`link.py`) writes it.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from holdfast_reference.protocol import effects
 from holdfast_reference.protocol.codec import encode_data
-from holdfast_reference.protocol.connection import Connection
-from holdfast_reference.protocol.errors import CLOSE_REASONS, CloseCode, ErrorCode, ExchangeError
-from holdfast_reference.protocol.messages import Payload
+from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.server import log
 from holdfast_reference.server.methods import Call
-from holdfast_reference.server.websocket import (
-    Closed,
-    Fault,
-    Pinged,
-    Reader,
-    close_frame,
-    pong_frame,
-    text_header,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from holdfast_reference.backends.base import Authenticator, Broker, Upgrade
+    from holdfast_reference.backends.base import Broker
+    from holdfast_reference.protocol import session as core
     from holdfast_reference.protocol.events import Event
-    from holdfast_reference.protocol.greeting import Settings
+    from holdfast_reference.protocol.logs import Published
+    from holdfast_reference.protocol.messages import Payload
+    from holdfast_reference.protocol.resume import Sessions
+    from holdfast_reference.server.link import Link
     from holdfast_reference.server.methods import Method
     from holdfast_reference.server.outbox import Flusher
     from holdfast_reference.server.sweeper import Sweeper
-    from holdfast_reference.server.transport import Transport
 
-__all__ = ["Owner", "Session"]
-
-_BATCH: Final = 65_536  # bytes per send: enough to fill a socket, little enough to wait outside the queue
-_MAX_PONGS: Final = 16  # WebSocket pongs that may wait before reading stops
-_EMPTY: Final = Payload(b"{}")
+__all__ = ["APPLY", "Owner", "Session"]
 
 
 class Owner(Protocol):
-    """The server, as its connections see it."""
+    """The server, as its sessions see it."""
 
-    settings: Settings
-    authenticator: Authenticator
+    core: Sessions
     broker: Broker
     methods: dict[str, Method]
     flusher: Flusher
     sweeper: Sweeper
+
+    def start(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run a handler, unless the server is ending."""
+
+    def end(self, effect: effects.Ended) -> None:
+        """Stop everything that a session does."""
 
 
 class _Subscription:
@@ -73,198 +66,54 @@ class _Subscription:
 
     def deliver(self, event: Event) -> None:
         session = self._session
-        if not session.core.deliver(self._id, event, lossy=session.writing):
-            # [DEL-18]: what the socket takes makes room first.
-            session.flush(trio.current_time())
+        link = session.link
+        if link is None:
             session.core.deliver(self._id, event, lossy=True)
-        if not session.dirty:
-            session.dirty = True
-            session.owner.flusher.add(session)
+            return
+        if not session.core.deliver(self._id, event, lossy=link.writing):
+            # [DEL-18]: what the socket takes makes room first.
+            link.flush(trio.current_time())
+            session.core.deliver(self._id, event, lossy=True)
+        if not link.dirty:
+            link.dirty = True
+            session.owner.flusher.add(link)
 
     def cancel(self) -> None:
         self._session.owner.broker.unsubscribe(self._name, self._pattern, self)
 
 
 class Session:
-    """A connection after its upgrade.
+    """A session after its welcome.
 
     Args:
         owner: the server.
-        transport: where its bytes come from and go to.
-        upgrade: the request that it began with.
-        conn: its name in logs.
+        core: the state machine.
+
+    Attributes:
+        link: its connection, None while it is suspended.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_close_by",
-        "_closing",
-        "_controls",
-        "_deaf",
-        "_final",
-        "_nursery",
-        "_peer_closed",
-        "_reader",
-        "_resume",
-        "_streams",
-        "_transport",
-        "_unsent",
-        "_upgrade",
-        "_work",
-        "aborted",
-        "core",
-        "dirty",
-        "look_at",
-        "owner",
-        "writing",
-    )
+    __slots__ = ("__weakref__", "_streams", "_work", "core", "link", "look_at", "owner")
 
-    def __init__(self, owner: Owner, transport: Transport, upgrade: Upgrade, conn: str) -> None:
+    def __init__(self, owner: Owner, core: core.Session) -> None:
         self.owner = owner
-        self.core = Connection(owner.settings, conn, trio.current_time())
-        self.dirty = False  # on the flusher's list, or about to be flushed anyway
+        self.core = core
+        self.link: Link | None = None
         self.look_at = float("inf")
-        self._transport = transport
-        self._upgrade: Upgrade | None = upgrade
-        self._reader = Reader(self.core.max_message)
-        self._nursery: trio.Nursery | None = None
         self._work: dict[int, trio.CancelScope | _Subscription] = {}
         self._streams: dict[int, trio.Event] = {}  # streams that wait for their chunk to be written
-        self._resume: trio.Event | None = None  # the reader waits for this when it may not read
-        self._controls: list[bytes] = []  # WebSocket frames to write before the next messages
-        self._unsent = b""  # what the socket did not take; the writer's
-        self.writing = False  # the socket is full, and the writer waits for it
-        self._final: bytes | None = None  # the close frame, until it is handed to the socket
-        self._peer_closed = False
-        self._deaf = False
-        self.aborted = False  # it is to end without a close frame
-        self._closing = False  # our close frame is on its way, or has left
-        self._close_by = float("inf")  # when waiting for the end of the closing handshake ends
-
-    async def run(self, data: bytes) -> None:
-        """Serve the connection until it ends.
-
-        Args:
-            data: what arrived behind the upgrade request.
-        """
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                try:
-                    self.owner.sweeper.watch(self)
-                    await self._read(data)
-                finally:
-                    # From here on the nursery may close at any time, and who starts a task in a closed one
-                    # (the flusher, another connection that publishes) would be the one that fails.
-                    self._nursery = None
-                    nursery.cancel_scope.cancel()
-        finally:
-            self._do(self.core.close(_ABNORMAL, "the stream has ended"))
-
-    # Reading.
-
-    async def _read(self, data: bytes) -> None:
-        more = self._receive(data)
-        while True:
-            while not more:
-                if self._is_over():
-                    return
-                if not self._may_read():
-                    self._resume = trio.Event()
-                    await self._resume.wait()
-                    self._resume = None
-                more = self._take()
-            try:
-                arrived = await self._transport.recv(self._receive)
-            except OSError:
-                return
-            if arrived == b"":
-                return
-            more = False if arrived is None else self._receive(arrived)
-
-    def _receive(self, data: bytes) -> bool:
-        """Take in bytes; whether more may come at once. The poller's task calls it too."""
-        if not self._deaf:
-            self._reader.feed(data)
-        return self._take()
-
-    def _may_read(self) -> bool:
-        """A closing connection reads on: the peer's close frame is somewhere behind what it has sent."""
-        if self._closing:
-            return not self._peer_closed
-        return self.core.may_read() and len(self._controls) < _MAX_PONGS
-
-    def _is_over(self) -> bool:
-        return self._peer_closed and self._final is None and not self._unsent
-
-    def _take(self) -> bool:
-        """Apply the messages that have arrived, then write what they caused, in one send.
-
-        Returns:
-            whether all were applied; if not, what is written has to make room first.
-        """
-        core, reader = self.core, self._reader
-        flush_here = not self.dirty
-        self.dirty = True
-        now = trio.current_time()
-        done = True
-        while not self._deaf:
-            done = self._may_read()
-            if not done or (message := reader.next()) is None:
-                break
-            if type(message) is bytes:
-                for effect in core.receive(message, now):
-                    _APPLY[type(effect)](self, effect)
-            else:
-                self._control(message)
-        if flush_here:
-            self.flush(now)
-        return done
-
-    def _control(self, message: bytes | Pinged | Closed | Fault) -> None:
-        if isinstance(message, Pinged):
-            if not self._closing:  # nothing follows our close frame
-                self._controls.append(pong_frame(message.payload))
-        elif isinstance(message, Fault):
-            # Where the next frame begins is unknown now. What still comes is read away: closing on unread
-            # bytes would be a reset, and a reset would take our close frame with it.
-            self._deaf = True
-            self._do(self.core.close(message.code, message.detail))
-        elif isinstance(message, Closed):
-            self._peer_closed = True
-            self._do(self.core.close(_answer_to(message.code), f"the client closed with {message.code}"))
 
     # Carrying out.
 
-    def _do(self, wanted: effects.Effects) -> None:
+    def do(self, wanted: effects.Effects) -> None:
+        """Carry out what the core asks, and see to it that what it queued is written."""
         for effect in wanted:
-            _APPLY[type(effect)](self, effect)
-        self._touch()
+            APPLY[type(effect)](self, effect)
+        self.touch()
 
-    def _touch(self) -> None:
-        if not self.dirty:
-            self.dirty = True
-            self.owner.flusher.add(self)
-
-    def _authenticate(self, effect: effects.Authenticate) -> None:
-        self._start(self._ask, effect)
-
-    async def _ask(self, effect: effects.Authenticate) -> None:
-        upgrade, self._upgrade = self._upgrade, None
-        error = ExchangeError(ErrorCode.UNAVAILABLE, "nobody can tell now")
-        grant = None
-        with trio.move_on_after(self.owner.settings.timers.authenticate_ms / 1000):
-            try:
-                grant = await self.owner.authenticator.authenticate(effect.credentials, upgrade)
-            except ExchangeError as denied:
-                error = denied
-        if grant is None:
-            log.event(logging.INFO, "denied", conn=self.conn, peer=self._transport.peer, code=error.code)
-            self._do(self.core.denied(effect.id, error))
-        else:
-            self._do(self.core.granted(effect.id, grant, trio.current_time()))
-        self._reader.max_size = self.core.max_message
-        self.owner.sweeper.watch(self)
+    def touch(self) -> None:
+        if self.link is not None:
+            self.link.touch()
 
     def _call(self, effect: effects.Call) -> None:
         method = self.owner.methods.get(effect.method)
@@ -280,7 +129,7 @@ class Session:
                 self._broken_handler(effect, error)
         else:
             scope = self._work[effect.id] = trio.CancelScope()
-            self._start(self._run, method, call, effect, scope)
+            self.owner.start(self._run, method, call, effect, scope)
             self.owner.sweeper.watch(self)
 
     async def _run(self, method: Method, call: Call, effect: effects.Call, scope: trio.CancelScope) -> None:
@@ -301,7 +150,7 @@ class Session:
             except Exception as error:
                 self._broken_handler(effect, error)
         self._work.pop(id, None)
-        self._touch()
+        self.touch()
 
     def _broken_handler(self, effect: effects.Call, error: Exception) -> None:
         """A handler's own errors are answers; anything else is `internal`. Spec: [RPC-16] [ERR-04]."""
@@ -317,12 +166,23 @@ class Session:
         self.refuse(effect.id, ExchangeError(ErrorCode.INTERNAL, "the method failed", ref=ref))
 
     def _publish(self, effect: effects.Publish) -> None:
-        self.owner.broker.publish(effect.event)
-        self.core.succeed(effect.id, _EMPTY)
+        self.owner.broker.publish(
+            effect.event, effect.dedupe, lambda outcome: self._published(effect.id, outcome)
+        )
+
+    def _published(self, id: int, outcome: Published | ExchangeError) -> None:
+        self.core.published(id, outcome)
+        self.touch()
 
     def _subscribe(self, effect: effects.Subscribe) -> None:
         self._work[effect.id] = _Subscription(self, effect)
-        self.core.opened(effect.id)
+        logged = not effect.pattern and "history" in self.core.profiles
+        place = self.owner.broker.log(effect.name) if logged else None
+        for stop in self.core.opened(effect.id, place, effect.start):
+            APPLY[type(stop)](self, stop)
+
+    def _history(self, effect: effects.History) -> None:
+        self.core.listed(effect, self.owner.broker.log(effect.channel))
 
     def _stop(self, effect: effects.Stop) -> None:
         work = self._work.pop(effect.id, None)
@@ -332,145 +192,55 @@ class Session:
         if waiting is not None:
             waiting.set()
 
-    def _close(self, effect: effects.Close) -> None:
-        log.event(
-            logging.DEBUG if effect.code in _QUIET else logging.INFO,
-            "closed",
-            conn=self.conn,
-            peer=self._transport.peer,
-            code=effect.code,
-            detail=effect.detail,
-        )
-        self._final = close_frame(effect.code, effect.reason)
-        self._closing = True
-        self._close_by = trio.current_time() + self.owner.settings.timers.close_ms / 1000
-        self.owner.sweeper.watch(self)
-        self._wake_reader()
+    def _ended(self, effect: effects.Ended) -> None:
+        self.owner.end(effect)
 
-    def _start(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(function, *args)
+    def end(self) -> None:
+        """It is over: stop everything. Spec: [SES-45]."""
+        for id in [*self._work]:
+            self._stop(effects.Stop(id))
 
-    def _end(self) -> None:
-        """Stop reading, writing and all handlers; nothing happens when that has begun already."""
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+    # Connections come and go.
 
-    # Writing.
+    def lose(self, link: Link) -> None:
+        """A connection has let go of it."""
+        if self.link is link:
+            self.link = None
+            self.owner.sweeper.watch(self)
 
-    def flush(self, now: float) -> None:
-        """Write what waits, as far as the socket takes it; called by the flusher and after each read."""
-        self.dirty = False
-        if self.writing or self.aborted or self._nursery is None:
-            return
-        try:
-            if not self._pump(now):
-                self.writing = True
-                self._nursery.start_soon(self._write)
-        except OSError:
-            self._end()
-        self._written()
-
-    async def _write(self) -> None:
-        """The connection's own writer: lives from a short write until all is written."""
-        try:
-            while True:
-                await self._transport.wait_writable()
-                done = self._pump(trio.current_time())
-                self._written()
-                if done:
-                    break
-        except OSError:
-            self._end()
-        self.writing = False
-
-    def _pump(self, now: float) -> bool:
-        """Send until all is written or the socket is full; whether all is.
-
-        Only what the socket takes leaves the queue, and the rest of a frame that it took a part of;
-        everything else may still be overtaken, lost or discarded.
-        """
-        while True:
-            if self._unsent:
-                self._unsent = self._unsent[self._transport.try_send(self._unsent) :]
-                if self._unsent:
-                    return False
-            texts = self.core.peek(_BATCH)
-            if not texts and not self._controls:
-                if self._final is None:
-                    return True
-                self._unsent, self._final = self._final, None
-                continue
-            frames = self._controls.copy()
-            for text in texts:
-                frames.append(text_header(len(text)))
-                frames.append(text)
-            data = b"".join(frames)
-            sent = self._transport.try_send(data)
-            if sent < len(data):
-                self._keep_rest(texts, data, sent, now)
-                return False
-            self._controls.clear()
-            self.core.written(len(texts), now)
-            if self._final is None and not self.core.pending:
-                return True
-
-    def _keep_rest(self, texts: list[bytes], data: bytes, sent: int, now: float) -> None:
-        """After a short write: what is whole and unsent stays queued, what was cut is finished first."""
-        end = 0  # of the last frame that the socket took at least a part of
-        while self._controls and end < sent:
-            end += len(self._controls.pop(0))
-        count = 0
-        while end < sent:
-            end += len(text_header(len(texts[count]))) + len(texts[count])
-            count += 1
-        self._unsent = data[sent:end]
-        self.core.written(count, now)
-
-    def _written(self) -> None:
-        """Room was made: whoever waited for it may go on."""
-        if self._deaf and self._final is None and not self._unsent:
-            self._transport.send_eof()
-        if self._resume is not None and (self._may_read() or self._is_over()):
-            self._resume.set()
+    def wake_streams(self) -> None:
+        """Something was written: streams whose chunk it was may go on."""
         if self._streams:
             for id in [id for id in self._streams if not self.core.chunk_waits(id)]:
                 self._streams.pop(id).set()
 
-    def _wake_reader(self) -> None:
-        if self._resume is not None:
-            self._resume.set()
-
     # Time; called by the sweeper.
 
     def deadline(self) -> float:
-        return min(self._close_by, self.core.deadline())
+        return self.core.deadline()
 
     def tick(self, now: float) -> None:
-        if now >= self._close_by:
-            self._end()
-            self._close_by = float("inf")
-        else:
-            self._do(self.core.tick(now))
+        self.do(self.owner.core.tick(self.core, now))
 
-    # What handlers and the server may do.
+    # What handlers may do.
 
     @property
     def conn(self) -> str:
-        return self.core.conn
+        return self.core.origin if self.link is None else self.link.conn
 
     @property
     def principal(self) -> str:
-        return "" if self.core.grant is None else self.core.grant.principal
+        assert self.core.grant is not None
+        return self.core.grant.principal
 
     def answer(self, id: int, payload: Payload | None) -> None:
         self.core.succeed(id, payload)
-        self._touch()
+        self.touch()
 
     def refuse(self, id: int, error: ExchangeError) -> None:
         # The effect would stop the handler, which is the one that asks.
         self.core.fail(id, error)
-        self._touch()
+        self.touch()
 
     async def send_chunk(self, id: int, payload: Payload) -> bool:
         await trio.lowlevel.checkpoint()
@@ -478,36 +248,27 @@ class Session:
             waiting = self._streams[id] = trio.Event()
             await waiting.wait()
         self.core.chunk(id, payload)
-        self._touch()
+        self.touch()
         return self.core.is_running(id)
 
     def close(self, code: int) -> None:
-        self._do(self.core.close(code, "asked for"))
-
-    def crash(self) -> None:
-        """After `run` has failed: say so, if the stream is still between two frames."""
-        if not self._unsent:
-            with suppress(OSError):
-                self._transport.try_send(close_frame(CloseCode.INTERNAL, "internal"))
+        if self.link is not None:
+            self.link.close(code)
 
     def abort(self) -> None:
-        self.aborted = True
-        self._end()
+        if self.link is not None:
+            self.link.abort()
 
     def expire(self) -> None:
-        self._do(self.core.expire(trio.current_time()))
+        if self.link is not None:
+            self.link.expire()
 
     def drain(self, deadline_ms: int) -> None:
-        after_ms = secrets.randbelow(deadline_ms // 2 + 1)
-        self._do(self.core.drain(after_ms, deadline_ms, trio.current_time()))
-        self.owner.sweeper.watch(self)
+        if self.link is not None:
+            self.link.drain(deadline_ms)
 
-
-def _answer_to(code: int | None) -> int:
-    """The code that answers a client's: the same, unless servers never send it. Spec: [ERR-07]."""
-    if code is None:
-        return _NO_CODE
-    return code if code in CLOSE_REASONS or 3000 <= code < 4000 else _NORMAL
+    def forget(self) -> None:
+        self.owner.core.forget(self.core)
 
 
 def _as_generator(result: object) -> AsyncGenerator[object, None]:
@@ -518,15 +279,12 @@ def _as_awaitable(result: object) -> Awaitable[object]:
     return result  # type: ignore[return-value]  # told apart by Method
 
 
-_NORMAL: Final = 1000
-_NO_CODE: Final = 1005
-_ABNORMAL: Final = 1006
-_QUIET: Final = frozenset({_NORMAL, 1001, _NO_CODE, _ABNORMAL})
-_APPLY: Final[Mapping[type, Callable[..., None]]] = {
-    effects.Authenticate: Session._authenticate,
+#: What becomes of the effects that are about a session.
+APPLY: Final[Mapping[type, Callable[..., None]]] = {
     effects.Call: Session._call,
     effects.Publish: Session._publish,
     effects.Subscribe: Session._subscribe,
+    effects.History: Session._history,
     effects.Stop: Session._stop,
-    effects.Close: Session._close,
+    effects.Ended: Session._ended,
 }

@@ -17,7 +17,7 @@ from holdfast_reference.protocol import (
     Settings,
     Timers,
 )
-from holdfast_reference.protocol.effects import Authenticate, Call, Close, Stop
+from holdfast_reference.protocol.effects import Authenticate, Call, Close, Ended, Stop
 from tests.driving import ALL, Allow, Peer, code, ready
 
 
@@ -269,7 +269,7 @@ class TestExchanges:
         assert code(peer.send({"type": "cancel", "of": 1})) == "cancelled"
         assert peer.effects[-1] == Stop(1)
         assert peer.send({"type": "cancel", "of": 1}) == []
-        peer.apply(peer.core.succeed(1, None))
+        peer.apply(peer.session.succeed(1, None))
         assert peer.read() == []
 
     def test_cancel_of_a_hole_is_ignored(self) -> None:
@@ -282,11 +282,11 @@ class TestExchanges:
         """[RPC-17]: counted from the read, once, and not the others."""
         peer = ready()
         peer.send(request(1, timeout_ms=50), request(2, timeout_ms=80), request(3))
-        assert peer.core.deadline() == peer.now + 0.05
+        assert peer.session.deadline() == peer.now + 0.05
         assert code(peer.at(0.05)) == "deadline_exceeded"
         assert peer.effects[-1] == Stop(1)
-        assert peer.core.is_running(2)
-        assert peer.core.is_running(3)
+        assert peer.session.is_running(2)
+        assert peer.session.is_running(3)
 
     def test_slots_are_free_when_the_terminal_has_left(self) -> None:
         """[LIM-07] [LIM-08] [LIM-09]."""
@@ -315,7 +315,7 @@ class TestExchanges:
         peer = Peer()
         peer.hello(limits={"max_frame": 4096})
         peer.send(request(1))
-        peer.apply(peer.core.fail(1, ExchangeError(ErrorCode.APP, message, data="x" * 5000)))
+        peer.apply(peer.session.fail(1, ExchangeError(ErrorCode.APP, message, data="x" * 5000)))
         (text,) = peer.core.peek(1)
         error = json.loads(text)["error"]
         assert error["code"] == "app"
@@ -326,35 +326,35 @@ class TestExchanges:
         """[DEL-14]: `not_found` holds no slot."""
         peer = ready(Settings(limits=Limits(max_inflight=1)))
         peer.send(request(1))
-        peer.core.reject(1, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
+        peer.session.reject(1, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
         peer.apply(peer.core.receive(json.dumps(request(2)).encode(), peer.now))
         assert code(peer.read()) == "not_found"
-        assert peer.core.is_running(2)
+        assert peer.session.is_running(2)
 
     def test_chunks_need_stream(self) -> None:
         """[RPC-20] [RPC-21] [DEL-08] [DEL-09]."""
         peer = Peer()
         peer.hello(limits={"max_frame": 4096})
         peer.send(request(1, stream=True), request(2))
-        peer.apply(peer.core.chunk(1, Payload(b"1")))
-        assert peer.core.chunk_waits(1)
+        peer.apply(peer.session.chunk(1, Payload(b"1")))
+        assert peer.session.chunk_waits(1)
         assert peer.read() == [{"type": "chunk", "id": 1, "data": 1}]
-        assert not peer.core.chunk_waits(1)
+        assert not peer.session.chunk_waits(1)
 
-        peer.apply(peer.core.chunk(2, Payload(b"1")))
+        peer.apply(peer.session.chunk(2, Payload(b"1")))
         assert code(peer.read()) == "bad_request"
         assert peer.effects[-1] == Stop(2)
 
-        peer.apply(peer.core.chunk(1, Payload(b'"%s"' % (b"x" * 5000))))
+        peer.apply(peer.session.chunk(1, Payload(b'"%s"' % (b"x" * 5000))))
         assert code(peer.read()) == "too_large"
-        peer.apply(peer.core.chunk(1, Payload(b"1")))
+        peer.apply(peer.session.chunk(1, Payload(b"1")))
         assert peer.read() == []
 
     def test_an_error_discards_a_queued_chunk(self) -> None:
         """[RPC-11]."""
         peer = ready()
         peer.send(request(1, stream=True))
-        peer.apply(peer.core.chunk(1, Payload(b"1")))
+        peer.apply(peer.session.chunk(1, Payload(b"1")))
         assert code(peer.send({"type": "cancel", "of": 1})) == "cancelled"
 
     def test_what_is_not_allowed_is_forbidden(self) -> None:
@@ -368,11 +368,12 @@ class TestExchanges:
             assert code(peer.send(frame)) == "forbidden", n
 
     def test_exchanges_end_with_the_connection(self) -> None:
-        """[SES-45]: each is told to stop, before the close."""
+        """[SES-45]: the application is told, before the close."""
         peer = ready()
         peer.send(request(1), subscribe(2))
         peer.apply(peer.core.close(1001))
-        assert peer.effects[-3:-1] == [Stop(1), Stop(2)]
+        assert peer.effects[-2] == Ended("c-1")
+        assert not peer.session.exchanges.running
         assert isinstance(peer.effects[-1], Close)
         assert peer.core.receive(b'{"type":"ping"}', peer.now) == ()
         assert peer.core.close(1000) == ()
@@ -383,9 +384,12 @@ class TestSubscriptions:
         """[SUB-01] [SUB-05] [SUB-17] [RPC-07]."""
         peer = ready()
         assert peer.send(subscribe(1)) == [{"type": "open", "id": 1}]
-        assert peer.send(publish(2)) == [{"type": "event", "id": 1, "data": 1}, {"type": "result", "id": 2}]
+        assert peer.send(publish(2)) == [
+            {"type": "event", "id": 1, "data": 1},
+            {"type": "result", "id": 2, "data": {}},
+        ]
         assert peer.send({"type": "cancel", "of": 1}) == [{"type": "result", "id": 1}]
-        assert peer.send(publish(3)) == [{"type": "result", "id": 3}]
+        assert peer.send(publish(3)) == [{"type": "result", "id": 3, "data": {}}]
 
     def test_cancel_discards_queued_events_but_not_open(self) -> None:
         """[RPC-11]."""
@@ -403,9 +407,9 @@ class TestSubscriptions:
         peer = ready()
         effects = peer.core.receive(json.dumps(subscribe(1)).encode(), peer.now)
         assert len(effects) == 1
-        peer.core.deliver(1, Event("room", Payload(b"0")), lossy=True)
-        peer.core.opened(1)
-        peer.core.deliver(1, Event("room", Payload(b"1")), lossy=True)
+        peer.session.deliver(1, Event("room", Payload(b"0")), lossy=True)
+        peer.session.opened(1)
+        peer.session.deliver(1, Event("room", Payload(b"1")), lossy=True)
         assert [frame.get("data") for frame in peer.read()] == [None, 1]
 
     def test_echo_false_spares_the_own_session_alone(self) -> None:
@@ -415,7 +419,7 @@ class TestSubscriptions:
         for peer in (alice, other):
             peer.hello()
             peer.send(subscribe(1))
-        assert alice.send(publish(2, echo=False)) == [{"type": "result", "id": 2}]
+        assert alice.send(publish(2, echo=False)) == [{"type": "result", "id": 2, "data": {}}]
         assert other.read() == [{"type": "event", "id": 1, "data": 1}]
 
     def test_a_pattern_names_the_channel_and_shows_only_what_is_allowed(self) -> None:
@@ -424,8 +428,8 @@ class TestSubscriptions:
         peer.tokens = {"alice": Grant("alice", Allow("a/secret"))}
         peer.hello()
         peer.send({"type": "subscribe", "id": 1, "pattern": "a/*"})
-        peer.core.deliver(1, Event("a/secret", Payload(b"0")), lossy=True)
-        peer.core.deliver(1, Event("a/b", Payload(b"1", True)), lossy=True)
+        peer.session.deliver(1, Event("a/secret", Payload(b"0")), lossy=True)
+        peer.session.deliver(1, Event("a/b", Payload(b"1", True)), lossy=True)
         assert peer.read() == [{"type": "event", "id": 1, "channel": "a/b", "enc": "base64", "data": 1}]
 
     def test_an_event_too_large_for_the_client_becomes_a_gap(self) -> None:
@@ -581,7 +585,7 @@ class TestAuth:
         for channel in ("restricted/a", "open"):
             for id in (1, 2, 3):
                 if id != (2 if channel == "restricted/a" else 1):
-                    peer.core.deliver(id, Event(channel, Payload(b"1")), lossy=True)
+                    peer.session.deliver(id, Event(channel, Payload(b"1")), lossy=True)
         frames = peer.send({"type": "auth", "id": 4, "token": "narrow"})
         assert [(f["type"], f["id"]) for f in frames] == [
             ("event", 2),
@@ -617,7 +621,7 @@ class TestTime:
         peer = ready(Settings(timers=Timers(heartbeat_interval_ms=1000, heartbeat_timeout_ms=500)))
         peer.send(subscribe(1))
         peer.at(0.9)
-        peer.core.deliver(1, Event("room", Payload(b"1")), lossy=True)
+        peer.session.deliver(1, Event("room", Payload(b"1")), lossy=True)
         assert [frame["type"] for frame in peer.at(0.1)] == ["ping", "event"]
 
     def test_a_client_that_only_sends_is_pinged(self) -> None:
@@ -655,7 +659,7 @@ class TestDrain:
             "message": "this connection is going away",
             "retry_ms": 0,
         }
-        peer.apply(peer.core.succeed(1, None))
+        peer.apply(peer.session.succeed(1, None))
         assert peer.read() == [{"type": "result", "id": 1}]
         peer.at(0.3)
         assert peer.closed == 4200
@@ -664,7 +668,7 @@ class TestDrain:
         """[SES-44]."""
         peer = Peer()
         peer.apply(peer.core.drain(100, 300, peer.now))
-        peer.now += 0.2
+        peer.server.now += 0.2
         assert [frame["type"] for frame in peer.hello()] == ["welcome", "goaway"]
 
     def test_only_a_closer_deadline_is_told_again(self) -> None:
@@ -707,19 +711,20 @@ class TestState:
         """What happens to the twin does not happen to the original."""
         peer = ready(Settings(limits=Limits(rate=Rate(5, 1000))))
         peer.send(subscribe(1), request(2, timeout_ms=50))
-        peer.core.deliver(1, Event("room", Payload(b"1")), lossy=True)
+        peer.session.deliver(1, Event("room", Payload(b"1")), lossy=True)
         key = peer.core.key()
-        twin = peer.core.copy()
+        sessions = peer.server.sessions.copy({})
+        twin = peer.core.copy(sessions, {})
         assert twin.key() == key
 
         twin.receive(b'{"type":"cancel","of":1}', peer.now)
         twin.receive(b'{"type":"auth","id":3,"token":"x"}', peer.now)
-        twin.tick(peer.now + 0.05)
+        sessions.tick(twin.session, peer.now + 0.05)
         twin.written(len(twin.peek(1000)), peer.now)
 
         assert twin.key() != key
         assert peer.core.key() == key
-        assert peer.core.is_running(2)
+        assert peer.session.is_running(2)
 
     def test_equal_histories_give_equal_keys(self) -> None:
         first, second = ready(), ready()

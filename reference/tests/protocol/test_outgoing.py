@@ -24,7 +24,7 @@ def event(id: int, n: int, size: int = 0) -> bytes:
 def test_frames_leave_in_order_and_unnumbered_ones_first() -> None:
     outgoing = Outgoing(Limits())
     outgoing.push(OPEN, 1, b"open")
-    outgoing.event(1, b"event", True)
+    outgoing.event(1, b"", b"event", 0, True)
     outgoing.urgent(b"ping")
     assert drain(outgoing) == [b"ping", b"open", b"event"]
     assert not outgoing
@@ -33,7 +33,7 @@ def test_frames_leave_in_order_and_unnumbered_ones_first() -> None:
 def test_a_peek_takes_about_so_many_bytes_and_at_least_one_frame() -> None:
     outgoing = Outgoing(Limits())
     for _ in range(5):
-        outgoing.event(1, b"0123456789", True)
+        outgoing.event(1, b"", b"0123456789", 0, True)
     assert len(outgoing.peek(1)) == 1
     assert len(outgoing.peek(11)) == 2
     assert len(outgoing.peek(50)) == 5
@@ -55,7 +55,7 @@ def test_discarding_spares_open_and_terminals_and_other_exchanges() -> None:
     outgoing = Outgoing(Limits(queue=2))
     outgoing.push(OPEN, 1, b"open")
     for n in range(4):
-        outgoing.event(1, b"e%d" % n, True)
+        outgoing.event(1, b"", b"e%d" % n, 0, True)
     outgoing.push(CHUNK, 2, b"chunk")
     outgoing.push(CALL_END, 3, b"end")
     outgoing.discard(1)
@@ -67,16 +67,16 @@ def test_a_fenced_pong_stands_behind_what_is_queued_now() -> None:
     """[DEL-15]."""
     outgoing = Outgoing(Limits())
     outgoing.fence(b"pong0")
-    outgoing.event(1, b"e1", True)
+    outgoing.event(1, b"", b"e1", 0, True)
     outgoing.fence(b"pong1")
-    outgoing.event(1, b"e2", True)
+    outgoing.event(1, b"", b"e2", 0, True)
     assert drain(outgoing) == [b"pong0", b"e1", b"pong1", b"e2"]
 
 
 def test_bytes_bound_the_queue_too() -> None:
     outgoing = Outgoing(Limits(queue_bytes=100))
-    outgoing.event(1, b"x" * 60, True)
-    outgoing.event(2, b"y" * 50, True)
+    outgoing.event(1, b"", b"x" * 60, 0, True)
+    outgoing.event(2, b"", b"y" * 50, 0, True)
     assert drain(outgoing) == [b'{"type":"gap","id":1,"reason":"overflow","missed":1}', b"y" * 50]
 
 
@@ -84,16 +84,16 @@ def test_a_second_overflow_raises_the_gap_that_is_still_queued() -> None:
     """[DEL-03] [DEL-04] [DEL-05]."""
     outgoing = Outgoing(Limits(queue=2))
     for n in range(7):
-        outgoing.event(1, b"%d" % n, True)
+        outgoing.event(1, b"", b"%d" % n, 0, True)
     assert drain(outgoing) == [b'{"type":"gap","id":1,"reason":"overflow","missed":6}', b"6"]
 
 
 def test_nothing_is_lost_while_the_socket_takes_more() -> None:
     """[DEL-18]: the owner is asked to write first."""
     outgoing = Outgoing(Limits(queue=2))
-    assert [outgoing.event(1, b"%d" % n, False) for n in range(3)] == [True, True, False]
+    assert [outgoing.event(1, b"", b"%d" % n, 0, False) for n in range(3)] == [True, True, False]
     assert drain(outgoing) == [b"0", b"1"]
-    assert outgoing.event(1, b"2", False)
+    assert outgoing.event(1, b"", b"2", 0, False)
 
 
 STEPS = st.lists(
@@ -115,7 +115,7 @@ def test_every_lost_event_is_counted_where_it_stood(
             got += drain(outgoing, size, count=spare)
         else:
             published[id] += 1
-            outgoing.event(id, event(id, published[id], size), True)
+            outgoing.event(id, b"", event(id, published[id], size), 0, True)
             assert outgoing.counts[0] <= queue
     while outgoing:
         got += drain(outgoing)
@@ -137,7 +137,7 @@ def test_every_lost_event_is_counted_where_it_stood(
 def test_a_copy_is_independent() -> None:
     outgoing = Outgoing(Limits(queue=2))
     for n in range(4):
-        outgoing.event(1, b"%d" % n, True)
+        outgoing.event(1, b"", b"%d" % n, 0, True)
     twin = outgoing.copy()
     assert twin.key() == outgoing.key()
     drain(twin)

@@ -124,13 +124,13 @@ async def test_a_slow_reader_gets_everything_through_full_buffers() -> None:
         await wire.receive()
         for n in range(2, 32):
             await wire.send({**long, "id": n})
-        (session,) = place.server.sessions
-        assert session.writing
+        (link,) = place.server.links.values()
+        assert link.writing
         for _ in range(30):
             got = [await wire.receive(), await wire.receive()]
             assert [frame["type"] for frame in got] == ["event", "result"]
             assert got[0]["data"] == data
-        assert not session.writing
+        assert not link.writing
         await wire.send({**asked, "id": 50})
         assert (await wire.receive())["id"] == 50
 
@@ -161,8 +161,8 @@ async def test_a_bug_in_one_connection_is_that_connection_s(caplog: pytest.LogCa
     """[SEC-09]: though the poller reads for all of them."""
     async with listening() as place:
         broken, other = await place.ready(), await place.ready()
-        session = min(place.server.sessions, key=lambda session: int(session.conn.split("-")[1], 16))
-        session._reader = None  # type: ignore[assignment]  # as broken as can be
+        link = min(place.server.links.values(), key=lambda link: int(link.conn.split("-")[1], 16))
+        link._reader = None  # type: ignore[assignment]  # as broken as can be
         await broken.send({"type": "ping"})
         assert await broken.closed() == 4300
         await other.send({"type": "ping", "t": "x"})

@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 from holdfast_reference.protocol import ErrorCode, ExchangeError, Limits, Timers
+from holdfast_reference.server.link import Link
 from holdfast_reference.server.log import configure as configure_log
-from holdfast_reference.server.session import Session
 from tests.wire import Closed, Wire, masked, serving, text
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class TestHandlers:
             wire = await house.ready()
             await wire.send(request(1, "slow"), {"type": "cancel", "of": 1}, request(2, "plain"))
             assert [(await wire.receive())["id"] for _ in range(2)] == [1, 2]
-            (session,) = house.server.sessions
+            (session,) = house.server.sessions.values()
             await trio.testing.wait_all_tasks_blocked()
             assert session._work == {}
 
@@ -300,8 +300,8 @@ class TestDelivery:
             with trio.move_on_after(0.05):
                 for _ in range(1000):
                     await wire.raw(masked(b"x" * 100, 9))
-            (session,) = house.server.sessions
-            assert len(session._controls) <= 17
+            (link,) = house.server.links.values()
+            assert len(link._controls) <= 17
 
 
 class TestEnds:
@@ -423,8 +423,8 @@ class TestEnds:
         """[SEC-09]: it ends with 4300, and the log says why."""
         async with serving() as house:
             wire, other = await house.ready(), await house.ready()
-            session = next(each for each in house.server.sessions if each.conn.endswith("-1"))
-            session._reader = None  # type: ignore[assignment]  # as broken as can be
+            link = next(each for each in house.server.links.values() if each.conn.endswith("-1"))
+            link._reader = None  # type: ignore[assignment]  # as broken as can be
             await wire.send({"type": "ping"})
             assert await wire.closed() == 4300
             await other.send({"type": "ping", "t": "x"})
@@ -507,13 +507,13 @@ REQUEST_HEAD = (
 
 async def test_writing_to_a_connection_that_is_just_ending(monkeypatch: pytest.MonkeyPatch) -> None:
     """[SEC-09]: its full socket is nobody else's fault, whether the flusher or its last step comes first."""
-    original = Session._read
+    original = Link._read
 
-    async def read(self: Session, data: bytes) -> None:
+    async def read(self: Link, data: bytes) -> None:
         await original(self, data)
         house.server.publish("news", "x" * 10_000)
 
-    monkeypatch.setattr(Session, "_read", read)
+    monkeypatch.setattr(Link, "_read", read)
     async with serving(capacity=4096) as house:
         for _ in range(30):
             leaving = await house.ready()
@@ -521,7 +521,7 @@ async def test_writing_to_a_connection_that_is_just_ending(monkeypatch: pytest.M
             await leaving.receive()
             await leaving.stream.send_eof()  # type: ignore[attr-defined]  # a HalfCloseableStream
             await trio.testing.wait_all_tasks_blocked()
-        assert not house.server.sessions
+        assert not house.server.links
         assert (await house.ready()) is not None
 
 
