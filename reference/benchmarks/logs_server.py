@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 from holdfast_reference.backends.channel_log import Retention
+from holdfast_reference.backends.memory import MemoryBroker
+from holdfast_reference.backends.sqlite import SqliteBroker
 from holdfast_reference.backends.tokens import Token
 from holdfast_reference.config import Config
 from holdfast_reference.server.serve import Server
@@ -21,10 +24,11 @@ BYTES = 100 * 2**20
 
 
 async def run(log: str | None) -> None:
-    config = Config(port=0, log=log, tokens=(Token("tok-alice", "alice"),))
-    config = replace(config, retention=Retention(EVENTS, BYTES))
+    retention = Retention(EVENTS, BYTES)
+    config = Config(port=0, tokens=(Token("tok-alice", "alice"),))
     config = replace(config, timers=replace(config.timers, heartbeat_interval_ms=3_600_000))
-    server = Server(config)
+    broker = MemoryBroker(retention) if log is None else SqliteBroker(Path(log), retention)
+    server = Server(config, broker=broker)
 
     @server.method("conf.echo")
     def echo(call: Call) -> object:
