@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, TypedDict, cast
 from .. import schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["FORMAT", "Called", "HistoryError", "Recorder", "Row", "Said", "read", "write"]
+__all__ = ["FORMAT", "Called", "HistoryError", "Recorder", "Row", "Said", "What", "read", "validate", "write"]
 
 FORMAT = "holdfast-history/1"
 
@@ -64,6 +64,8 @@ class Called(TypedDict, total=False):
     pattern: str
     since: str
     last: int
+    recover: str
+    token: str
     data: object
     echo: bool
     dedupe: str
@@ -118,16 +120,16 @@ class HistoryError(Exception):
 class Recorder:
     """Collects rows with the time of a clock that never goes back."""
 
-    def __init__(self, clock: Callable[[], float], identities: dict[str, str]) -> None:
+    def __init__(self, clock: Callable[[], float], identities: Mapping[str, str]) -> None:
         self._clock = clock
         self._began = clock()
         self.rows: list[Row] = []
-        self.add({"what": "plan", "format": FORMAT, "identities": identities})
+        self.add("plan", format=FORMAT, identities=identities)
 
-    def add(self, row: Row) -> None:
-        """Append a row and stamp it."""
-        row["at"] = round(self._clock() - self._began, 6)
-        self.rows.append(row)
+    def add(self, what: What, **members: object) -> None:
+        """Append a row and stamp it; `members` are those of `Row`."""
+        at = round(self._clock() - self._began, 6)
+        self.rows.append(cast("Row", {"what": what, "at": at, **members}))
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:

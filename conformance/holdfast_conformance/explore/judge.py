@@ -13,7 +13,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .anomalies import KINDS, Anomaly
+from .anomalies import Anomaly
 from .facts import NEVER, Gap, Item, Place
 from .order import consistent, inversion, order
 from .reading import Reading, unique
@@ -395,8 +395,8 @@ class _Judge:
             and event.outcome != "failed"
             for channel, published in self._facts.channels.items()
             if channel == subscription.channel
-            or subscription.pattern
-            and self._matches(subscription, channel)
+            or (subscription.pattern
+            and self._matches(subscription, channel))
             for event in published
             if subscription.sees(event)
         )

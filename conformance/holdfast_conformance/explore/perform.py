@@ -1,0 +1,80 @@
+"""One performance of a plan: all clients at once, then a settled end, then the judge."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from .actor import Actor
+from .anomalies import Anomaly
+from .history import Recorder, validate
+from .judge import Judgement, judge
+from .scene import Scene, cast
+
+if TYPE_CHECKING:
+    from ..dial import Endpoint
+    from ..target import Target
+    from .history import Row
+    from .plan import Plan
+
+__all__ = ["LONGEST", "Performance", "perform"]
+
+LONGEST = 60.0
+"""Seconds after which a performance is given up; nothing in a plan takes nearly so long."""
+
+
+@dataclass(slots=True)
+class Performance:
+    """What came of a plan.
+
+    Attributes:
+        rows: the history.
+        judgement: what the history proves, the rules of each frame included.
+        problem: why it is incomplete: a client that was not let in, or no end; "" when it is complete.
+    """
+
+    plan: Plan
+    rows: list[Row]
+    judgement: Judgement
+    problem: str = ""
+    seconds: float = 0.0
+    texts: list[str] = field(default_factory=list)
+
+
+async def perform(plan: Plan, target: Target, endpoint: Endpoint) -> Performance:
+    """Perform a plan against a target, in names that nobody else uses, and judge what happened."""
+    run = f"{random.SystemRandom().getrandbits(48):012x}"
+    principals = {}
+    for client in plan["clients"]:
+        identity = cast(target, client)
+        # An anonymous connection is a principal of its own.
+        principals[client["name"]] = (
+            identity.principal if identity is not None else f"anonymous {client['name']}"
+        )
+    recorder = Recorder(trio.current_time, principals)
+    began = trio.current_time()
+    problem = f"it did not end within {LONGEST:g} s"
+    with trio.move_on_after(LONGEST):
+        async with trio.open_nursery() as nursery:
+            scene = Scene(target, endpoint, plan, run, recorder, nursery)
+            actors = [Actor(scene, client) for client in plan["clients"]]
+            for actor in actors:
+                nursery.start_soon(actor.link.write)
+            for act in ("play", "answered", "proven", "ended"):
+                async with trio.open_nursery() as stage:
+                    for actor in actors:
+                        stage.start_soon(getattr(actor, act))
+            for actor in actors:
+                await actor.link.leave()
+            problem = "; ".join(actor.gone for actor in actors if actor.gone)
+            nursery.cancel_scope.cancel()
+    validate(recorder.rows)
+    judgement = judge(recorder.rows)
+    judgement.found += [
+        Anomaly("broken-rule", rule, violations[0].message, (len(recorder.rows) - 1,), "integrity")
+        for rule, violations in scene.ambient.violations.items()
+    ]
+    return Performance(plan, recorder.rows, judgement, problem, trio.current_time() - began)
