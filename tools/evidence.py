@@ -73,8 +73,8 @@ def gather(project: Project) -> Evidence:
     for file in sorted((package / "cases").glob("*.py")):
         for case in checks_of(file):
             found.add(case.slug, case.covers)
-    ambient = package / "ambient.py"
-    for rule in rules_of(ambient) if ambient.is_file() else ():
+    rules = package / "rules.py"
+    for rule in rules_of(rules) if rules.is_file() else ():
         found.add(rule.slug, rule.covers)
     for _, vector in vectors.load(project):
         found.add(str(vector["id"]), strings(vector["covers"]))

@@ -54,7 +54,7 @@ def pages(project: Project, requirements: Sequence[Requirement]) -> dict[str, st
     """Return the pages `suite/checks.md`, `suite/vectors.md` and `suite/traces.md`."""
     suite = project.root / _SUITE
     checks = [check for file in sorted(suite.glob("cases/*.py")) for check in checks_of(file)]
-    rules = list(rules_of(suite / "ambient.py"))
+    rules = list(rules_of(suite / "rules.py"))
     vectors = [project.object(file) for file in sorted(project.v1.glob("vectors/*.json"))]
     traces = {file.stem: project.object(file) for file in sorted(project.v1.glob("traces/*.json"))}
     return {

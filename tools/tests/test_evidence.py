@@ -45,7 +45,7 @@ def index(*requirements: Requirement) -> Index:
 
 def with_suite(project: Project) -> Evidence:
     (project.root / "conformance/holdfast_conformance/cases/qqq.py").write_text(CASE)
-    (project.root / "conformance/holdfast_conformance/ambient.py").write_text(
+    (project.root / "conformance/holdfast_conformance/rules.py").write_text(
         'Rule("qqq/always", "QQQ-04", "A server always waits.")'
     )
     (project.root / "conformance/mutants/qqq.py").write_text(MUTANT)

@@ -205,7 +205,7 @@ def test_checks_are_read_without_importing_them(tmp_path: Path) -> None:
 
 def test_rules_that_watch_every_frame_count_as_checks(tmp_path: Path) -> None:
     """They have no function of their own, only an id, a requirement and a title."""
-    module = tmp_path / "ambient.py"
+    module = tmp_path / "rules.py"
     module.write_text('RULES = [Rule("sub/one-open", "SUB-01", "Opens once.")]')
     (rule,) = rules_of(module)
     assert (rule.slug, rule.covers, rule.behaviour) == ("sub/one-open", ("SUB-01",), "Opens once.")
