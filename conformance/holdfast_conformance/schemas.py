@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from .quick import Unknown, quick
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from referencing._core import Resolver  # public in use, and exported nowhere else
     from referencing.jsonschema import Schema, SchemaRegistry
@@ -73,7 +75,7 @@ def fault(frame: Mapping[str, object]) -> str | None:
     """
     type = frame.get("type")
     name = f"v1/messages/{type}.schema.json" if type in types() else "v1/envelope.schema.json"
-    return _first(_validator(name), frame)
+    return None if _good(name)(frame) else _first(_validator(name), frame)
 
 
 def meta_fault(name: str, document: object, secret: tuple[str, ...] = ()) -> str | None:
@@ -117,14 +119,29 @@ def _validator(path: str) -> Validator:
     return compiled(cast("dict[str, object]", load(path)))
 
 
+@cache
+def _good(path: str) -> Callable[[object], bool]:
+    """Return a function that says of most good frames that they are."""
+    try:
+        return quick(_resolved(cast("dict[str, object]", load(path)))[0])
+    except Unknown:
+        return lambda frame: False
+
+
 def compiled(schema: dict[str, object]) -> Validator:
     """Return a validator of a schema that may refer to the published ones."""
     from jsonschema import Draft202012Validator
+
+    inlined, known = _resolved(schema)
+    return cast("Validator", Draft202012Validator(inlined, registry=known))
+
+
+def _resolved(schema: dict[str, object]) -> tuple[Schema, SchemaRegistry]:
+    """Return a schema with every `$ref` replaced, and the registry that knows it."""
     from referencing.jsonschema import DRAFT202012
 
     known = registry().with_resource(str(schema["$id"]), DRAFT202012.create_resource(schema))
-    inlined = _inlined(schema, known.resolver(base_uri=str(schema["$id"])), ())
-    return cast("Validator", Draft202012Validator(inlined, registry=known))
+    return _inlined(schema, known.resolver(base_uri=str(schema["$id"])), ()), known
 
 
 def _inlined(schema: Schema, resolver: Resolver[Schema], inside: tuple[int, ...]) -> Schema:
