@@ -67,7 +67,7 @@ export class Connection {
       this.#log(`ended ${code}`);
       this.#end(code);
     });
-    // The connection ends with the client's close frame or FIN; `ws` says so only when the socket is gone.
+    // The connection ends with the client's close frame or FIN; `ws` says so, and with which code, only when the socket is gone.
     socket.on('data', () => {
       if (ws.readyState === WebSocket.CLOSING) this.#end(ws._closeCode);
     });

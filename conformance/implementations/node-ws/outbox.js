@@ -166,6 +166,11 @@ export class Outbox {
     }
   }
 
+  /** Drops the queued events that the client may not see any more. @param {Lane} lane @param {(channel: string) => boolean} maySee */
+  withdraw(lane, maySee) {
+    for (const entry of lane.backlog) if (entry.event && !maySee(entry.event.channel)) this.#remove(entry);
+  }
+
   /** Writes while the socket and the window take more. @param {boolean} [all] whether the socket takes more or not */
   flush(all = false) {
     do this.#write(all);

@@ -218,12 +218,15 @@ export class Session {
     this.#grant(identity);
   }
 
-  /** Goes by a new identity, and ends the subscriptions that it may not have. @param {Identity} identity */
+  /** Goes by a new identity, and ends what it may not have. @param {Identity} identity */
   #grant(identity) {
     this.#identity = identity;
+    const maySee = (channel) => mayUse(identity, channel);
     for (const exchange of this.#exchanges.values()) {
-      const channel = exchange.subscriber?.channel;
-      if (channel !== undefined && !mayUse(identity, channel)) this.#fail(exchange, new Failure('forbidden'));
+      if (!exchange.subscriber) continue;
+      const { channel } = exchange.subscriber;
+      if (channel === undefined) this.outbox.withdraw(exchange.lane, maySee);
+      else if (!maySee(channel)) this.#fail(exchange, new Failure('forbidden'));
     }
   }
 

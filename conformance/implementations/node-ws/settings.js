@@ -13,7 +13,7 @@ export const LOG_BYTES = 1048576;
 // What it keeps for one principal.
 export const MAX_SUSPENDED = 32;
 export const MAX_TOMBSTONES = 64;
-export const MAX_DEDUPE_KEYS = 20000;
+export const MAX_DEDUPE_KEYS = 50000;
 
 /**
  * @typedef {object} Limits
