@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+from wsproto import frame_protocol
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.extensions import PerMessageDeflate
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from .journal import Journal
 
 __all__ = ["Closure", "Peer", "Response", "dumps"]
+
+# wsproto takes codes for garbage that were registered after RFC 6455, such as 1014. Which codes a server may
+# send is for the ambient rules to judge.
+frame_protocol.MAX_PROTOCOL_CLOSE_REASON = frame_protocol.MIN_CLOSE_REASON - 1
 
 FREE = ("ack", "pong", "auth")
 """Types that no rate limit counts [LIM-12]."""

@@ -66,8 +66,8 @@ def _type(schema: Table) -> Yes:
 
 
 def _required(schema: Table) -> Yes:
-    names = cast("list[str]", schema["required"])
-    return lambda value: not isinstance(value, dict) or all(name in value for name in names)
+    names = frozenset(cast("list[str]", schema["required"]))
+    return lambda value: not isinstance(value, dict) or names <= value.keys()
 
 
 def _properties(schema: Table) -> Yes:
@@ -102,6 +102,8 @@ def _unique(schema: Table) -> Yes:
 
 def _const(schema: Table) -> Yes:
     wanted = schema["const"]
+    if isinstance(wanted, str):
+        return lambda value: value == wanted
     return lambda value: same_json(value, wanted)
 
 
