@@ -25,9 +25,10 @@ selftest: $(VENV)/.dev  ## prove the suite: mutants die, null targets fail, lega
 check-node: $(VENV)/.check $(NODE_WS)/node_modules  ## judge the independent Node server
 	$(BIN)/holdfast check $(NODE_WS)/target.toml
 
-outside: $(VENV)/.dev  ## Autobahn and a real browser judge the reference server
+outside: $(VENV)/.dev  ## Autobahn, a real browser and kill -9 judge the reference server
 	$(BIN)/python reference/outside/autobahn.py
 	$(BIN)/python reference/outside/browser.py
+	$(BIN)/python reference/outside/kill9.py --rounds 3
 
 docs: $(VENV)/.docs  ## build the site into site/, strictly and offline
 	$(BIN)/python -m tools.site
@@ -36,6 +37,10 @@ docs: $(VENV)/.docs  ## build the site into site/, strictly and offline
 bench: $(VENV)/.dev  ## the figures of the README, measured here (a few minutes)
 	$(BIN)/python reference/benchmarks/server_cpu.py
 	$(BIN)/python reference/benchmarks/idle_memory.py
+	$(BIN)/python reference/benchmarks/ack_cost.py
+	$(BIN)/python reference/benchmarks/memory_bound.py
+	$(BIN)/python reference/benchmarks/replay_latency.py
+	$(BIN)/python reference/benchmarks/durable_publishes.py
 	$(BIN)/python conformance/benchmarks/check_speed.py
 
 lock:  ## refresh locks/ from pyproject.toml (needs uv)

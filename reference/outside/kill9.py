@@ -7,8 +7,9 @@ the server at a random moment. A second server then opens what is left, and has 
 - a subscriber whose session is refused goes on from its cursor, and has seen the whole log in the end;
 - what was not confirmed can be sent again under its `dedupe` key, and stands in the log once.
 
-At the end a last server must still have the logs of all rounds. Exit code 1 when anything was lost, doubled
-or out of order.
+At the end a last server must still have the logs of all rounds. Then the same is done to a server that
+answers too early (`hasty.py`): the experiment is worth something only if it finds that out. Exit code 1 when
+anything was lost, doubled or out of order, or when the hasty server was not found out.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ ROUND_SECONDS = 60.0
 ACK_EVERY = 32  # frames that the subscriber reads between two acks
 PAGE = 500
 MOST = 3000  # publishes of one publisher: a round that is not killed ends too
+OURS = ("-m", "holdfast_reference")
+HASTY = (str(Path(__file__).parent / "hasty.py"),)
+HASTY_ROUNDS = 5
 CONFIG = """
 [server]
 port = 0
@@ -52,6 +56,13 @@ principal = "kill9"
 
 class Wrong(Exception):
     """The server broke its word."""
+
+
+class Site(NamedTuple):
+    """Where a log is, and which program serves it."""
+
+    folder: Path
+    program: tuple[str, ...]
 
 
 class Publish(NamedTuple):
@@ -114,10 +125,10 @@ async def speaking(url: str, *profiles: str, **hello: object) -> AsyncIterator[S
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[str, trio.Process]]:
+async def serving(site: Site) -> AsyncIterator[tuple[str, trio.Process]]:
     """A server on the log in a folder; killed in the end if it still runs."""
-    command = [sys.executable, "-m", "holdfast_reference", "--config", str(folder / "server.toml")]
-    command += ["--log", str(folder / "log.db"), "--log-level", "warning"]
+    command = [sys.executable, *site.program, "--config", str(site.folder / "server.toml")]
+    command += ["--log", str(site.folder / "log.db"), "--log-level", "error"]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -230,11 +241,11 @@ def _logged(channel: str, event: Frame) -> Logged:
     return Logged(str(event["cursor"]), Publish(channel, _integer(data["by"]), _integer(data["number"])))
 
 
-async def storm(folder: Path, found: Round, rng: random.Random) -> str:
+async def storm(site: Site, found: Round, rng: random.Random) -> str:
     """One server's life; how it was."""
     publishers, delay = rng.randint(2, 6), rng.uniform(0.02, 0.6)
     in_flight, padding = rng.choice([1, 4, 16, 32]), rng.choice([0, 100, 2000])
-    async with serving(folder) as (url, process), trio.open_nursery() as nursery:
+    async with serving(site) as (url, process), trio.open_nursery() as nursery:
         await nursery.start(subscriber, url, found)
         for by in range(publishers):
             nursery.start_soon(publisher, url, found, by, in_flight, padding)
@@ -314,14 +325,14 @@ async def send_again(url: str, found: Round) -> int:
     return duplicates
 
 
-async def one_round(folder: Path, found: Round, rng: random.Random) -> dict[str, int]:
+async def one_round(site: Site, found: Round, rng: random.Random) -> dict[str, int]:
     with trio.fail_after(ROUND_SECONDS):
-        how = await storm(folder, found, rng)
+        how = await storm(site, found, rng)
         sent, confirmed = sum(map(len, found.sent)), len(found.confirmed)
         seen = sum(map(len, found.seen.values()))
         resume = {"session": found.session, "seq": found.got, "attempt": 1}
         async with AsyncExitStack() as stack:
-            url, _ = await stack.enter_async_context(serving(folder))
+            url, _ = await stack.enter_async_context(serving(site))
             speaker = await stack.enter_async_context(speaking(url, "ack", "resume", resume=resume))
             recovered = await go_on(speaker, found)
             duplicates = await send_again(url, found)
@@ -337,10 +348,10 @@ async def one_round(folder: Path, found: Round, rng: random.Random) -> dict[str,
     }
 
 
-async def look_back(folder: Path, rounds: list[Round]) -> None:
+async def look_back(site: Site, rounds: list[Round]) -> None:
     """The last server still has everything."""
     with trio.fail_after(ROUND_SECONDS):
-        async with serving(folder) as (url, _), speaking(url) as speaker:
+        async with serving(site) as (url, _), speaking(url) as speaker:
             for found in rounds:
                 for channel in found.channels:
                     judge(found, channel, await log_of(speaker, found, channel))
@@ -370,17 +381,16 @@ def _integer(value: object) -> int:
     return value
 
 
-async def run(folder: Path, rounds: int, rng: random.Random) -> None:
-    (folder / "server.toml").write_text(CONFIG)
+async def run(site: Site, rounds: int, rng: random.Random) -> None:
+    (site.folder / "server.toml").write_text(CONFIG)
     everything: list[Round] = []
     rows: list[dict[str, int]] = []
     for number in range(1, rounds + 1):
         found = Round(number, [f"storm/{number}/{channel}" for channel in range(CHANNELS)])
         everything.append(found)
-        rows.append(await one_round(folder, found, rng))
-    await look_back(folder, everything)
+        rows.append(await one_round(site, found, rng))
+    await look_back(site, everything)
     show(rows)
-    print(f"nothing lost in {rounds} rounds, nothing doubled, nothing out of order")
 
 
 def _first(group: BaseExceptionGroup[Wrong]) -> BaseException:
@@ -390,6 +400,17 @@ def _first(group: BaseExceptionGroup[Wrong]) -> BaseException:
     return error
 
 
+def outcome(program: tuple[str, ...], rounds: int, rng: random.Random) -> str:
+    """What is wrong with a server, "" for nothing."""
+    wrong = ""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            trio.run(run, Site(Path(folder), program), rounds, rng)
+        except* Wrong as group:
+            wrong = str(_first(group))
+    return wrong
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -397,15 +418,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the moments and the loads (default: 1)")
     options = parser.parse_args()
-    signal.alarm(int(ROUND_SECONDS) * (options.rounds + 1))  # whatever hangs, the run ends
-    code = 0
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            trio.run(run, Path(folder), options.rounds, random.Random(options.seed))
-        except* Wrong as group:
-            print(f"WRONG: {_first(group)}")
-            code = 1
-    return code
+    signal.alarm(int(ROUND_SECONDS) * (options.rounds + HASTY_ROUNDS + 1))  # whatever hangs, the run ends
+    rng = random.Random(options.seed)
+    wrong = outcome(OURS, options.rounds, rng)
+    if wrong:
+        print(f"WRONG: {wrong}")
+        return 1
+    print(f"{options.rounds} rounds: nothing lost, nothing doubled, nothing out of order", flush=True)
+    found = outcome(HASTY, HASTY_ROUNDS, rng)
+    print(f"a hasty server was found out: {found}" if found else "WRONG: a hasty server was not found out")
+    return 0 if found else 1
 
 
 if __name__ == "__main__":
