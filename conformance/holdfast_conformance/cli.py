@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from .explore.command import explore, replay
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
@@ -323,3 +325,7 @@ def _complain(message: str, hint: str) -> None:
     click.echo(f"holdfast: {message}", err=True)
     if hint:
         click.echo(f"    hint  {hint}", err=True)
+
+
+main.add_command(explore)
+main.add_command(replay)

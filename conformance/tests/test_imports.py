@@ -14,6 +14,7 @@ ALLOWED = {
     "click",
     "h11",
     "holdfast_conformance",
+    "hypothesis",  # an extra: for drawing plans alone
     "jsonschema",
     "referencing",
     "rich",

@@ -248,7 +248,7 @@ class Actor:
         await self._meanwhile(step, peer.pause_reading, peer.resume_reading)
 
     async def _throttle(self, step: Step) -> None:
-        peer, pad = self.link.peer, step.get("pad", 64)
+        peer, pad = self.link.peer, max(1, step.get("pad", 64))
         await self._meanwhile(step, lambda: peer.throttle(pad, 0.002), lambda: peer.throttle(65536, 0))
 
     async def _hold(self, step: Step) -> None:
@@ -273,7 +273,7 @@ class Actor:
         await self._meanwhile(step, lambda: join(True), lambda: join(False))
 
     async def _meanwhile(self, step: Step, begin: Callable[[], None], over: Callable[[], None]) -> None:
-        """Let a fault last for its time while the next steps go on; a kind that lasts already is left alone."""
+        """Let a fault last while the next steps go on; a kind that lasts already is left alone."""
         kind = step["do"]
         if kind in self._lasting:
             return

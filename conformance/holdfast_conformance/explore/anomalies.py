@@ -14,14 +14,18 @@ class Kind:
     Args:
         name: stable, for machines.
         title: one sentence.
-        spoils: the guarantees that do not hold when it occurs, see `guarantees`.
+        spoils: the guarantees against which it can speak, see `guarantees`; a finding names one of them.
         requirements: the sentences that it can break; a finding names one of them.
+        loses: something that was promised did not arrive, and nothing says so.
+        repeats: something took effect more than once.
     """
 
     name: str
     title: str
     spoils: tuple[str, ...]
     requirements: tuple[str, ...]
+    loses: bool = False
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ KINDS = {
             "says so.",
             ("connection", "session", "recovery"),
             ("SUB-05", "SUB-16", "SUB-17", "RES-38", "HIS-05"),
+            loses=True,
         ),
         Kind(
             "skip",
@@ -59,29 +64,33 @@ KINDS = {
             "gap stands there.",
             ("connection",),
             ("DEL-01",),
+            loses=True,
         ),
         Kind(
             "resume-lie",
-            "A session claims to have been resumed, and events or frames between the two connections are missing.",
+            "A session claims to have been resumed, and something between the two connections is missing.",
             ("session",),
             ("RES-04", "RES-27", "RES-29", "RES-38"),
+            loses=True,
         ),
         Kind(
             "recovery-lie",
-            "A subscription claims to have recovered from a cursor, and an event after that place is missing.",
+            "A subscription claims to have recovered from a cursor, and an event behind it is missing.",
             ("recovery",),
             ("HIS-05",),
+            loses=True,
         ),
         Kind(
             "duplicate",
             "One publish was delivered twice to one subscription.",
             ("connection",),
             ("SUB-06",),
+            repeats=True,
         ),
         Kind(
             "reorder",
-            "The events of one channel came in an order that contradicts the order of their publishing, or the "
-            "order that another subscriber saw.",
+            "Events of one channel came in an order that contradicts how they were published, or what others "
+            "saw.",
             ("order",),
             ("SUB-08", "SUB-12", "HIS-21"),
         ),
@@ -105,8 +114,8 @@ KINDS = {
         ),
         Kind(
             "ghost",
-            "An event was delivered to a subscription that was surely not open when it was published, or that has "
-            "ended.",
+            "An event was delivered to a subscription that was surely not open when it was "
+            "published, or had ended.",
             ("integrity",),
             ("RPC-02", "SUB-02", "DEL-01"),
         ),
@@ -115,23 +124,26 @@ KINDS = {
             "An exchange ended twice, or something other than an event followed its end.",
             ("replies",),
             ("RPC-02", "SUB-01"),
+            repeats=True,
         ),
         Kind(
             "orphan-reply",
             "A frame names an exchange that nobody had started.",
             ("replies",),
             ("RPC-03",),
+            repeats=True,
         ),
         Kind(
             "lost-reply",
             "An exchange never ended, although its session was attached and had time.",
             ("replies",),
             ("RPC-01",),
+            loses=True,
         ),
         Kind(
             "ack-regression",
             "The server went beyond what was acknowledged, or behind what it had confirmed.",
-            ("session",),
+            ("integrity",),
             ("DEL-22", "RES-27", "RES-28", "RES-31"),
         ),
         Kind(
@@ -139,35 +151,41 @@ KINDS = {
             "The numbers of the frames on one connection do not follow each other.",
             ("session",),
             ("DEL-21", "RES-29"),
+            loses=True,
         ),
         Kind(
             "seq-changed",
             "A frame that was sent again differs from what it was the first time.",
             ("session",),
             ("RES-29",),
+            loses=True,
+            repeats=True,
         ),
         Kind(
             "false-gap",
             "A gap speaks of a loss that did not happen, or that must not happen here.",
-            ("connection",),
+            ("integrity",),
             ("DEL-05", "DEL-35"),
         ),
         Kind(
             "cursor-lie",
-            "A cursor does not mean what it has to mean: two places share it, or what came from it began elsewhere.",
+            "Two places share a cursor, or what was asked for from a cursor began elsewhere.",
             ("recovery",),
             ("HIS-02", "HIS-05", "HIS-21", "HIS-22", "HIS-23", "HIS-24"),
+            loses=True,
+            repeats=True,
         ),
         Kind(
             "dedupe-broken",
             "A repeated publish took effect twice, was not called a duplicate, or a first one was.",
             ("publishing",),
             ("HIS-36", "HIS-37", "HIS-41"),
+            repeats=True,
         ),
         Kind(
             "fence-lie",
             "A pong came without held before an event that it was to follow.",
-            ("connection",),
+            ("integrity",),
             ("DEL-15",),
         ),
         Kind(

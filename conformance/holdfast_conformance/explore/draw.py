@@ -86,7 +86,9 @@ def plans(draw: st.DrawFn) -> Plan:
     clients: list[Client] = []
     for name in NAMES[: draw(st.integers(2, 4))]:
         identity = draw(st.sampled_from(("first", "second", "first", "second", "small", "brief")))
-        steps = draw(st.lists(_first, min_size=0, max_size=2)) + draw(st.lists(_step, min_size=3, max_size=24))
+        steps = draw(st.lists(_first, min_size=0, max_size=2)) + draw(
+            st.lists(_step, min_size=3, max_size=24)
+        )
         clients.append({"name": name, "identity": identity, "steps": cast("list[Step]", steps)})
     return {"format": FORMAT, "channels": list(draw(st.sampled_from(CHANNELS))), "clients": clients}
 

@@ -1,7 +1,7 @@
 """A history: everything that the clients of one plan did and saw, in order, as rows of plain data.
 
-Written to a file it is one JSON object per line; `schemas/meta/history.schema.json` describes a row. The order
-of the rows is the order of things: a call stands before its first byte is written, a frame stands after its
+Written to a file it is one JSON object per line; `schemas/meta/history.schema.json` describes a row. The
+order of the rows is the order of things: a call stands before its first byte is written, a frame after its
 last byte was read. So where one row stands before another, what it proves happened before.
 """
 
@@ -88,12 +88,12 @@ class Row(TypedDict, total=False):
     """One line of a history; `what` says which members it has, `at` is in seconds since the beginning.
 
     `plan`: the first row: `format`, `identities` (client to principal). `hello`: `client` asks for a session
-    on connection `conn` (numbers are never reused), with `resume` when it has one. `call`: a frame that starts
-    an exchange in the `life`th session of this client, counted from 1, whether or not it could be written yet.
-    `sent`: any other frame that was written, or one written again. `frame`: a frame of the server. `return`:
-    what became of a call. `fault`: something was done to the connection. `end`: the connection ended, seen from
-    here. `calm`: the client has been attached for so long after everything was published that all of it has
-    surely arrived; used where there is no fence.
+    on connection `conn` (no number is used twice), with `resume` when it has one. `call`: a frame that
+    starts an exchange in the `life`th session of this client, counted from 1, whether or not it could be
+    written yet. `sent`: any other frame that was written. `frame`: a frame of the server. `return`: what
+    became of a call. `fault`: something was done to the connection. `end`: the connection ended, seen from
+    here. `calm`: the client has been attached for so long after everything was published that all of it
+    has surely arrived; used where there is no fence.
     """
 
     what: What
@@ -132,11 +132,11 @@ class Recorder:
         self.rows.append(cast("Row", {"what": what, "at": at, **members}))
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a history as JSON Lines."""
+def write(path: Path, rows: Iterable[Row], mask: Callable[[str], str] = str) -> None:
+    """Write a history as JSON Lines; `mask` hides secrets."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+            file.write(mask(json.dumps(row, ensure_ascii=False, separators=(",", ":"))) + "\n")
 
 
 def read(path: Path) -> list[Row]:

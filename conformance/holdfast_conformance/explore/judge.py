@@ -13,7 +13,6 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .anomalies import Anomaly
 from .facts import NEVER, Gap, Item, Place
 from .order import consistent, inversion, order
 from .reading import Reading, unique
@@ -21,6 +20,7 @@ from .reading import Reading, unique
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .anomalies import Anomaly
     from .facts import Facts, Publish, Subscription
     from .history import Row
     from .order import Order
@@ -39,7 +39,7 @@ class Judgement:
         found: the anomalies, in the order of the rows that complete their proofs.
         counts: how often each thing occurred that could have gone wrong.
         profiles: what was negotiated.
-        orders: the strongest order that explains all deliveries: `total`, `per-channel`, `per-publisher`, `none`.
+        order: the strongest order that explains all deliveries: one of `guarantees.ORDERS`.
     """
 
     found: list[Anomaly]
@@ -61,7 +61,7 @@ class _Run:
 def judge(rows: Sequence[Row]) -> Judgement:
     """Judge a history that `history.validate` accepts."""
     collecting = gc.isenabled()
-    gc.disable()  # half of the time would go into looking for garbage among millions of facts, of which none is
+    gc.disable()  # half of the time would go into looking for garbage among millions of facts that are none
     try:
         reading = Reading(rows)
         reading.read()
@@ -213,8 +213,8 @@ class _Judge:
         for event, item in zip(run.events, run.items, strict=True):
             if latest is not None and event.done < latest.call:
                 message = (
-                    f"{run.subscription.name} got {latest.token} before {event.token}, whose result was there "
-                    "before the other was published"
+                    f"{run.subscription.name} got {latest.token} before {event.token}, "
+                    "whose result was there before the other was published"
                 )
                 self._accuse("reorder", "SUB-08", message, event.done, latest.call, item.row)
                 told = True
@@ -223,7 +223,9 @@ class _Judge:
             if not event.dedupe:
                 other = calls.get(event.life)
                 if other is not None and other.call > event.call:
-                    message = f"{run.subscription.name} got {other.token} before {event.token} of the same publisher"
+                    message = (
+                        f"{run.subscription.name} got {other.token} before {event.token}, called earlier"
+                    )
                     self._accuse("reorder", "SUB-12", message, event.call, other.call, item.row)
                     self._per_publisher, told = False, True
                 else:
@@ -332,7 +334,7 @@ class _Judge:
                 self._missing(run, event, low, high)
 
     def _between(self, run: _Run, event: Publish, found: Order | None) -> tuple[int, int]:
-        """Return between which items of its subscription an event surely belongs: (-1, number of items) at worst."""
+        """Return between which items of its subscription an event surely belongs, both exclusive."""
         low, high = -1, len(run.subscription.items)
         exact = found is not None and event in found.position
         for other, index in zip(run.events, run.at, strict=True):
@@ -395,8 +397,7 @@ class _Judge:
             and event.outcome != "failed"
             for channel, published in self._facts.channels.items()
             if channel == subscription.channel
-            or (subscription.pattern
-            and self._matches(subscription, channel))
+            or (subscription.pattern and self._matches(subscription, channel))
             for event in published
             if subscription.sees(event)
         )

@@ -130,7 +130,7 @@ class Link:
         self._put({"type": "ping", "t": t})
 
     async def pong(self, t: str) -> bool | None:
-        """Wait for the pong of a ping on this connection; return whether it is a proof, None when it is lost."""
+        """Wait for the pong of a ping; return whether it is a proof, None when it is lost."""
         peer = self._peer
         with trio.move_on_after(self._scene.patience):
             while t not in self._pongs and self._peer is peer and self.up:
@@ -305,15 +305,16 @@ class Link:
             last_id = said.get("last_id", 0)
             for id, exchange in list(self.running.items()):
                 if id > last_id and exchange.frame["type"] == "auth":
-                    self.give_up(id, "hole")
-                elif id > last_id:
+                    self.give_up(id, "hole")  # and its cancel, if there was one, would name an id never sent
+                    continue
+                if id > last_id:
                     self._outbox.append(exchange.frame)
                 if exchange.cancelling:
                     self._outbox.append({"type": "cancel", "of": id})
             return
         lost, self.running = self.running, {}
         final = (said.get("resume_error") or {}).get("last_id")
-        for id, exchange in lost.items():
+        for id in lost:
             unsent = isinstance(final, int) and id > final
             self._returned(id, "failed" if unsent else "maybe", "not_accepted" if unsent else "session_lost")
         self.life += 1

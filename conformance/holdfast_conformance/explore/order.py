@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .facts import NEVER
@@ -121,13 +122,13 @@ def _in_time(events: Sequence[Publish]) -> bool:
 
 
 def _sorted(every: set[Publish], runs: Sequence[Sequence[Publish]], *, in_time: bool) -> list[Publish] | None:
-    """Sort topologically; with `in_time` the moments count too. None when the statements contradict each other."""
+    """Sort topologically, with `in_time` also by the moments; None when the statements contradict."""
     events = sorted(every, key=lambda event: event.seen)
     number = {event: at for at, event in enumerate(events)}
     edges = [
         (number[before], number[after])
         for run in runs
-        for before, after in zip(run, run[1:], strict=False)
+        for before, after in pairwise(run)
         if before is not after
     ]
     if in_time:
@@ -155,7 +156,7 @@ def _sorted(every: set[Publish], runs: Sequence[Sequence[Publish]], *, in_time: 
 
 
 def _edges_of_time(events: Sequence[Publish], number: dict[Publish, int]) -> list[tuple[int, int]]:
-    """Say by edges what the moments prove, linear in their number: through a chain of nodes, one per moment."""
+    """Say by edges what the moments prove, linear in their number: through a chain of all moments."""
     edges: list[tuple[int, int]] = []
     moments: list[tuple[int, bool, int]] = []
     last: dict[object, int] = {}

@@ -1,4 +1,4 @@
-"""A plan: what several clients do and suffer, as one value that can be stored, drawn, made smaller and replayed.
+"""A plan: what several clients do and suffer, as one value that can be drawn, stored, shrunk and replayed.
 
 `schemas/meta/plan.schema.json` describes the file. Each client performs its steps one after the other, all
 clients at the same time. A step that the target cannot be asked for (no such profile, no such identity) is
@@ -23,19 +23,19 @@ FORMAT = "holdfast-plan/1"
 class Step(TypedDict, total=False):
     """One step of a client; `do` says which other members mean anything.
 
-    `subscribe`: to `channel` (with `pattern`: to all that lies below it); with `since` from the client's last
-    place there, with `require` or not at all; with `last` from the newest so many. `publish`: `count` events to
-    `channel`, each with `pad` further bytes; `echo` false leaves the own session out; `key` makes one that can
-    be tried again. `again`: try the last one with a key again. `request`: an echo, with `pad` bytes. `cancel`:
-    the exchange that is the `nth` youngest of those running. `history`: one page of `channel`, `back` from or
-    `after` the client's last place, or the newest. `auth`: show the credentials again. `ping`. `think`: do
-    nothing for `ms`. `wait`: for all answers.
+    `subscribe`: to `channel` (with `pattern`: to all beside it too); with `since` from the client's last
+    place there, with `require` or not at all; with `last` from the newest so many. `publish`: `count` events
+    to `channel`, each with `pad` further bytes; `echo` false leaves the own session out; `key` makes one that
+    can be tried again. `again`: try the last one with a key again. `request`: an echo, with `pad` bytes.
+    `cancel`: the exchange that is the `nth` youngest of those running. `history`: one page of `channel`,
+    `back` from or `after` the client's last place, or the newest. `auth`: show the credentials again. `ping`.
+    `think`: do nothing for `ms`. `wait`: for all answers.
 
-    Faults: `abort` (a reset), `close` (4500), `half-close` (FIN), each followed by `ms` of absence and a return
-    that resumes the session, or begins a `fresh` one; `lost` returns are cut again before their welcome is
-    read. `takeover`: return while the old connection still lives. `stall`: read nothing for `ms`. `throttle`:
-    read `pad` bytes each 2 ms for `ms`. `hold`: acknowledge nothing for `ms`. `split`: write what follows in
-    pieces of `pad` bytes, for `ms`. `join`: write nothing for `ms`, then all at once.
+    Faults: `abort` (a reset), `close` (4500), `half-close` (FIN), each followed by `ms` of absence and a
+    return that resumes the session, or begins a `fresh` one; `lost` returns are cut again before their
+    welcome is read. `takeover`: return while the old connection still lives. `stall`: read nothing for `ms`.
+    `throttle`: read `pad` bytes each 2 ms for `ms`. `hold`: acknowledge nothing for `ms`. `split`: write
+    what follows in pieces of `pad` bytes, for `ms`. `join`: write nothing for `ms`, then all at once.
     """
 
     do: Literal[
@@ -75,7 +75,7 @@ class Finding(TypedDict):
 
 
 class Plan(TypedDict, total=False):
-    """A whole plan. `channels` are kinds of the target file (`open`, `unlogged`), addressed by their place."""
+    """A whole plan. `channels` are kinds of the target file (`open`, `unlogged`); steps name their place."""
 
     format: str
     channels: list[str]
@@ -116,7 +116,7 @@ def size(plan: Plan) -> int:
 
 
 def without(plan: Plan, steps: set[tuple[int, int]]) -> Plan:
-    """Return the plan without some steps, named by client and place; clients that then do nothing are gone."""
+    """Return the plan without some steps, named by client and place, and without clients that do nothing."""
     clients: list[Client] = [
         {**client, "steps": [step for at, step in enumerate(client["steps"]) if (number, at) not in steps]}
         for number, client in enumerate(plan["clients"])

@@ -1,4 +1,4 @@
-"""The first reading of a history, row by row: it collects the facts, and finds what one row alone proves wrong."""
+"""The first reading of a history, row by row: it collects the facts, and what one row alone proves wrong."""
 
 from __future__ import annotations
 
@@ -463,6 +463,8 @@ class Reading:
                 and other.ended < exchange.call
                 and now - began < exchange.life.dedupe_ms / 1000
             ):
-                message = f"{publish.token} was published again {now - began:.3f} s later, and is not called a duplicate"
+                message = (
+                    f"{publish.token} came again {now - began:.3f} s later, and is not called a duplicate"
+                )
                 self.accuse("dedupe-broken", "HIS-36", message, other.call, i)
                 return

@@ -6,17 +6,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import trio
-
 from ..ambient import Ambient
 from ..bench import PROFILES
 from ..clock import Clock
 from ..journal import Journal
-from .history import Recorder
 
 if TYPE_CHECKING:
+    import trio
+
     from ..dial import Endpoint
     from ..target import Identity, Target
+    from .history import Recorder
     from .plan import Client, Plan
 
 __all__ = ["Scene", "cast"]
@@ -64,7 +64,7 @@ class Scene:
         return self.channel(at).rpartition("/")[0] + "/**"
 
     def next_key(self, principal: str) -> str:
-        """Return a dedupe key that this principal has not used; others use the same, and are not to be confused."""
+        """Return a dedupe key that this principal has not used; others use it too, and nobody may care."""
         self.keys[principal] += 1
         return f"{self.run}-{self.keys[principal]}"
 
