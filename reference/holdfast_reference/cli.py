@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from holdfast_reference.backends.base import BackendError
+from holdfast_reference.backends.memory import MemoryBroker
+from holdfast_reference.backends.sqlite import SqliteBroker
 from holdfast_reference.config import Config, ConfigError, apply_override, load
 from holdfast_reference.server import log
 from holdfast_reference.server.serve import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from holdfast_reference.backends.base import Broker
 
 __all__ = ["main"]
 
@@ -60,7 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help="address or name to listen on (default: 127.0.0.1)")
     add("--port", type=int, help="port to listen on, 0 for any free one (default: 8765)")
     add(
-        "--config", type=Path, metavar="FILE", help="TOML file with tokens, rules, origins, limits and timers"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with tokens, rules, origins, limits, timers and logs",
     )
     add(
         "--set",
@@ -76,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ORIGIN",
         help="a browser origin to let in (repeatable)",
     )
+    add("--log", metavar="FILE", help="file that keeps the events of channels; without it they are in memory")
     add("--tls-cert", metavar="FILE", help="certificate chain in PEM; turns TLS on")
     add("--tls-key", metavar="FILE", help="its key in PEM, if not in the same file")
     add("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(default: info)")
@@ -100,6 +109,7 @@ def _configure(arguments: argparse.Namespace) -> Config:
     given = {
         "host": arguments.host,
         "port": arguments.port,
+        "log": arguments.log,
         "tls_cert": arguments.tls_cert,
         "tls_key": arguments.tls_key,
         "origins": frozenset(arguments.origin) or None,
@@ -145,6 +155,15 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _broker(config: Config) -> Broker:
+    if config.log is None:
+        return MemoryBroker(config.retention)
+    try:
+        return SqliteBroker(Path(config.log), config.retention)
+    except BackendError as error:
+        _fail(1, error.message, error.hint)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the server until it is drained."""
     arguments = _parser().parse_args(argv)
@@ -155,7 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(2, error.message, error.hint)
     log.configure(arguments.log_level)
     _raise_file_limit()
-    server = Server(config)
+    broker = _broker(config)
+    server = Server(config, broker=broker)
     if arguments.conformance:
         from holdfast_reference import conformance
 
@@ -167,3 +187,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     except* OSError as group:
         reason = group.exceptions[0]
         _fail(1, f"cannot listen on {config.host}:{config.port}: {reason}", "choose another --host or --port")
+    finally:
+        broker.close()

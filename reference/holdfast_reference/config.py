@@ -15,6 +15,7 @@ from holdfast_reference.backends.channel_log import Retention
 from holdfast_reference.backends.tokens import Rule, Token
 from holdfast_reference.protocol.greeting import PROFILES
 from holdfast_reference.protocol.limits import MAX_INTEGER, MIN_FRAME, Limits, Rate, Timers
+from holdfast_reference.protocol.names import Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -200,6 +201,8 @@ def _read(root: _Table) -> Config:
     if not config.path.startswith("/") or "?" in config.path:
         raise ConfigError(f"server.path is {config.path!r:.60}", "it must begin with / and hold no ?")
     server.end(["host", "port", "path", "origins", "max_connections", "profiles", "tls_cert", "tls_key"])
+    sessions = root.table("sessions")
+    history = root.table("history")
     auth = root.table("auth")
     limits = _limits(root.table("limits"), default.limits)
     tokens = tuple(_token(table, limits) for table in root.tables("token"))
@@ -207,6 +210,10 @@ def _read(root: _Table) -> Config:
         config,
         limits=limits,
         timers=_timers(root.table("timers"), default.timers),
+        suspended=sessions.integer("suspended", default.suspended, 0, 2**20),
+        tombstones=sessions.integer("tombstones", default.tombstones, 0, 2**20),
+        log=history.string("path"),
+        retention=_retention(history, default.retention),
         tokens=tokens,
         rules=tuple(_rule(table) for table in root.tables("rule")),
         # Whoever lists tokens wants them to be asked for.
@@ -214,7 +221,9 @@ def _read(root: _Table) -> Config:
         cookie=auth.string("cookie"),
     )
     auth.end(["anonymous", "cookie"])
-    root.end(["server", "auth", "limits", "timers", "token", "rule"])
+    sessions.end(["suspended", "tombstones"])
+    history.end(["path", "unlogged", *_RETENTION])
+    root.end(["server", "auth", "limits", "timers", "sessions", "history", "token", "rule"])
     return config
 
 
@@ -234,16 +243,49 @@ def _limits(table: _Table, default: Limits) -> Limits:
             inner.integer("count", 1000, 1, MAX_INTEGER), inner.integer("per_ms", 1000, 1, _MILLISECONDS)
         )
         inner.end(["count", "per_ms"])
-    limits = Limits(
-        max_frame=table.integer("max_frame", default.max_frame, MIN_FRAME, 2**30),
-        max_inflight=table.integer("max_inflight", default.max_inflight, 1, 2**20),
-        max_subscriptions=table.integer("max_subscriptions", default.max_subscriptions, 1, 2**20),
-        queue=table.integer("queue", default.queue, 1, 2**20),
-        queue_bytes=table.integer("queue_bytes", default.queue_bytes, 1, 2**40),
-        rate=rate,
-    )
-    table.end(["max_frame", "max_inflight", "max_subscriptions", "queue", "queue_bytes", "rate"])
-    return limits
+    sizes = {name: table.integer(name, getattr(default, name), *bounds) for name, bounds in _LIMITS.items()}
+    table.end([*_LIMITS, "rate"])
+    return Limits(**sizes, rate=rate)
+
+
+#: Least and most of each limit.
+_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "max_frame": (MIN_FRAME, 2**30),
+    "max_inflight": (1, 2**20),
+    "max_subscriptions": (1, 2**20),
+    "queue": (1, 2**20),
+    "queue_bytes": (1, 2**40),
+    "window": (1, 2**20),
+    "window_bytes": (1, 2**40),
+    "ack_delay_ms": (1, _MILLISECONDS),
+    "resume_ms": (1, _MILLISECONDS),
+    "dedupe_ms": (1, _MILLISECONDS),
+    "history_limit": (1, 2**20),
+}
+
+#: Least and most of what is kept of the events; see `Retention`.
+_RETENTION: Final[Mapping[str, tuple[int, int]]] = {
+    "events": (1, MAX_INTEGER),
+    "bytes": (1, MAX_INTEGER),
+    "channels": (1, MAX_INTEGER),
+    "total_bytes": (1, MAX_INTEGER),
+    "keys": (1, MAX_INTEGER),
+}
+
+
+def _retention(table: _Table, default: Retention) -> Retention:
+    sizes = {
+        name: table.integer(name, getattr(default, name), *bounds) for name, bounds in _RETENTION.items()
+    }
+    unlogged = []
+    for text in table.strings("unlogged") or ():
+        try:
+            unlogged.append(Pattern(text))
+        except ValueError as error:
+            raise ConfigError(
+                f"history.unlogged has {text!r:.60}: {error}", "write it as drafts/**"
+            ) from None
+    return Retention(**sizes, unlogged=tuple(unlogged))
 
 
 #: Least and most of each timer, in milliseconds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from holdfast_reference.backends.channel_log import Retention
 from holdfast_reference.backends.tokens import Rule, Token
 from holdfast_reference.config import Config, ConfigError, apply_override, load
 from holdfast_reference.protocol import Limits, Rate
@@ -28,6 +29,19 @@ rate = { count = 10, per_ms = 100 }
 
 [timers]
 hello_ms = 2000
+
+[sessions]
+suspended = 3
+tombstones = 4
+
+[history]
+path = "events.db"
+events = 5
+bytes = 6
+channels = 7
+total_bytes = 8
+keys = 9
+unlogged = ["drafts/**", "typing"]
 
 [auth]
 cookie = "tok"
@@ -66,6 +80,11 @@ def test_a_file_that_sets_everything(tmp_path: Path) -> None:
     assert config.profiles == {"rpc", "pubsub"}
     assert config.limits == Limits(max_frame=4096, queue=7, rate=Rate(10, 100))
     assert config.timers.hello_ms == 2000
+    assert (config.suspended, config.tombstones, config.log) == (3, 4, "events.db")
+    retention = config.retention
+    assert retention == Retention(5, 6, 7, 8, 9, retention.unlogged)
+    logged = [channel for channel in ("drafts", "drafts/1", "typing", "room") if retention.keeps(channel)]
+    assert logged == ["drafts", "room"]
     own = Limits(max_frame=4096, queue=7, rate=Rate(10, 100), max_inflight=1)
     assert config.tokens == (
         Token("t1", "alice", frozenset({"admin"}), limits=own),
@@ -99,6 +118,13 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("[limits]\nrate = { count = 0 }", "limits.rate.count is 0"),
         ("[limits]\nrate = 5", "limits.rate is not a table"),
         ("[timers]\nhello_ms = 40000", "timers.hello_ms is 40000"),
+        ("[limits]\nwindow = 0", "limits.window is 0"),
+        ("[sessions]\nsuspended = -1", "sessions.suspended is -1"),
+        ("[sessions]\nresume_ms = 1", "sessions.resume_ms is unknown"),
+        ("[history]\nevents = 0", "history.events is 0"),
+        ("[history]\npath = 1", "history.path is 1"),
+        ("[history]\nlog = 'x'", "history.log is unknown"),
+        ("[history]\nunlogged = ['a//b']", "history.unlogged has 'a//b'"),
         ("[auth]\nanonymous = 1", "auth.anonymous is 1"),
         ("[token]\nvalue = 'x'", "token is not a list"),
         ("[[token]]\nvalue = 'x'", "token[0].principal is missing"),

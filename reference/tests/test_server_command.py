@@ -42,6 +42,8 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         (["--set", "limits.queue=none"], 2, "not an integer"),
         (["--tls-key", "key.pem"], 2, "key.pem has no certificate"),
         (["--tls-cert", "none.pem"], 2, "none.pem cannot be used"),
+        (["--log", "none/log.db"], 1, "none/log.db cannot be opened"),
+        (["--log", __file__], 1, "is no log of this server"),
         (["--host", "256.256.256.256", "--port", "0"], 1, "cannot listen"),
         (["--host", "a..b", "--port", "0"], 1, "cannot be the name of a host"),
     ],
@@ -76,6 +78,7 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         "config",
         "set",
         "origin",
+        "log",
         "tls-cert",
         "tls-key",
         "log-level",
@@ -83,6 +86,20 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert f"--{flag}" in text
     assert "exit codes" in text
+
+
+def test_a_log_in_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And it is free again when the other server has ended."""
+    arguments = ["--log", str(tmp_path / "log.db")]
+    with running(*arguments) as (process, _):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--port", "0"])
+        assert caught.value.code == 1
+        assert "in use by another server" in capsys.readouterr().err
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    with running(*arguments) as (_, url):
+        assert url.startswith("ws://")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -42,7 +42,7 @@ class Page(NamedTuple):
         items: the JSON object of each event, oldest first. Spec: [HIS-21] [HIS-28].
         more: whether the log holds further events in the direction of the page. Spec: [HIS-26].
         trimmed: whether the page, going back, ends where older events had been. Spec: [HIS-29].
-        start: the cursor of the place just before the first of them, None when there are none. Spec: [HIS-42].
+        start: the cursor of the place just before the first of them, None without any. Spec: [HIS-42].
     """
 
     items: tuple[bytes, ...]
