@@ -79,7 +79,7 @@ class SqliteBroker(Fanout):
     Args:
         path: of the file; two more stand beside it while it is open, and a third one as a lock.
         retention: what is kept.
-        clock: seconds, never decreasing.
+        clock: seconds, never decreasing; it is asked before trio runs.
         calendar: seconds of the calendar, which go on while no server runs.
 
     Raises:
@@ -91,7 +91,7 @@ class SqliteBroker(Fanout):
         path: Path,
         retention: Retention | None = None,
         *,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] = time.monotonic,
         calendar: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()

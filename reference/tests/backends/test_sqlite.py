@@ -100,6 +100,16 @@ class TestSqliteBroker(BrokerContract):
             assert isinstance(again, Published)
             assert not again.duplicate
 
+    def test_a_file_with_keys_is_opened_before_trio_runs(self) -> None:
+        async def remember() -> None:
+            async with self.running() as broker:
+                await once(broker, "a", 1, "k")
+
+        trio.run(remember)
+        broker = SqliteBroker(self.path, calendar=self.calendar)
+        assert len(broker._remembered) == 1
+        broker.close()
+
     async def test_a_calendar_that_was_set_back_lengthens_no_key(self) -> None:
         async with self.running() as broker:
             await once(broker, "a", 1, "k")
