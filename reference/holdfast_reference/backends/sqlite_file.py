@@ -28,6 +28,7 @@ __all__ = ["KeptHead", "KeptKey", "Plan", "SqliteFile", "WriteFailed"]
 
 _APPLICATION: Final = 0x48_46_4C_31  # what tells our files from all others
 _VERSION: Final = 1
+_SYNCHRONOUS: Final = "FULL"  # a commit returns when the disk has it
 _SCHEMA: Final = (
     "CREATE TABLE server (epoch TEXT NOT NULL, floor INTEGER NOT NULL, turn INTEGER NOT NULL)",
     """CREATE TABLE channels (
@@ -104,7 +105,7 @@ class SqliteFile:
             if fresh:
                 _create(self._writer)
             self._writer.execute("PRAGMA journal_mode = WAL")
-            self._writer.execute("PRAGMA synchronous = FULL")
+            self._writer.execute(f"PRAGMA synchronous = {_SYNCHRONOUS}")
             self._reader = undo.enter_context(closing(_connect(path)))
             self.epoch, self.floor, self._turn = self._reader.execute("SELECT * FROM server").fetchone()
             undo.pop_all()

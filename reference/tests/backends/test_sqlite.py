@@ -44,9 +44,11 @@ class TestSqliteBroker(BrokerContract):
     calendar: Clock
 
     @pytest.fixture(autouse=True)
-    def _file(self, tmp_path: Path) -> None:
+    def _file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = tmp_path / "log.db"
         self.calendar = Clock()
+        # No test here loses power, and a busy disk would make them slow.
+        monkeypatch.setattr("holdfast_reference.backends.sqlite_file._SYNCHRONOUS", "OFF")
 
     def make(self, retention: Retention, clock: Callable[[], float]) -> SqliteBroker:
         return SqliteBroker(self.path, retention, clock=clock, calendar=self.calendar)
@@ -279,6 +281,13 @@ class TestSqliteBroker(BrokerContract):
             with pytest.raises(CursorError, match="expired"):
                 log.page(before=None, after=2, limit=1, max_bytes=100)
             assert "no such table" in caplog.text
+
+
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "log.db")
+    assert file._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert file._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    file.close()
 
 
 class TestOpening:
