@@ -307,7 +307,7 @@ class Watch:
         self._judge(
             "del/frames-are-numbered", right, f"{frame} {'with' if 'seq' in frame.body else 'without'} seq"
         )
-        if not isinstance(seq, int):
+        if not isinstance(seq, int) or "id" not in frame.body:
             return True
         rule = "res/sent-again-unchanged" if self._after_resume else "del/numbers-have-no-holes"
         self._judge(rule, seq == self._next, f"seq {seq} came where {self._next} was due")

@@ -195,7 +195,7 @@ class Session(Peer):
         if frame.type == "welcome" and not self._greeted:
             self._greet(frame)
         seq = frame.get("seq")
-        if not isinstance(seq, int) or "ack" not in self.profiles:
+        if not isinstance(seq, int) or "id" not in frame.body or "ack" not in self.profiles:
             return True
         news = self.receipts.arrived(seq, len(frame.text.encode()))
         if not news:
