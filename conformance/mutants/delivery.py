@@ -13,8 +13,9 @@ from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.limits import MAX_UNSEQUENCED
 from holdfast_reference.protocol.outgoing import EVENT, GAP, PONG, REFUSAL, Outgoing
+from holdfast_reference.protocol.session import Session as CoreSession
 from holdfast_reference.server import session as server
-from holdfast_reference.server.session import Session
+from holdfast_reference.server.link import Link
 
 from mutants.harness import Patch, mutant
 from mutants.tools import on_deliver, on_write
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol.effects import Effects
     from holdfast_reference.protocol.events import Event
     from holdfast_reference.protocol.messages import Payload
+    from holdfast_reference.protocol.outgoing import Item
 
 
 @mutant(
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
 )
 def _(patch: Patch) -> None:
     """Every seventieth event of a subscription is forgotten."""
-    counts: dict[tuple[Connection, int], int] = {}
+    counts: dict[tuple[CoreSession, int], int] = {}
 
-    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+    def deliver(self: CoreSession, id: int, event: Event) -> Event | None:
         counts[self, id] = counts.get((self, id), 0) + 1
         return event if counts[self, id] % 70 else None
 
@@ -47,21 +49,18 @@ def _(patch: Patch) -> None:
 
 def _lose(queue: Outgoing, victim: int, gap: bool = True) -> None:
     """Drop the queued events of a subscription and, if wanted, leave a gap for them."""
-    rest: deque[tuple[int, int, bytes]] = type(queue._queue)()
+    rest: deque[Item] = type(queue._queue)()
     lost = 0
     for item in queue._queue:
-        kind, id, text = item
-        if kind != EVENT or id != victim:
+        if item[:2] != (EVENT, victim):
             rest.append(item)
             continue
         lost += 1
-        queue._event_bytes -= len(text)
-        queue.size -= len(text)
+        queue._lost(item)
         if gap and victim not in queue._missed:
             queue._missed[victim] = 0
             queue.counts[GAP] += 1
-            rest.append((GAP, victim, b""))
-    queue.counts[EVENT] -= lost
+            rest.append((GAP, victim, b"", b"", 0))
     if gap:
         queue._missed[victim] += lost
     queue._queue = rest
@@ -69,9 +68,9 @@ def _lose(queue: Outgoing, victim: int, gap: bool = True) -> None:
 
 def _queued_bytes(queue: Outgoing) -> dict[int, int]:
     sizes: dict[int, int] = {}
-    for kind, id, text in queue._queue:
+    for kind, id, head, tail, _ in queue._queue:
         if kind == EVENT:
-            sizes[id] = sizes.get(id, 0) + len(text)
+            sizes[id] = sizes.get(id, 0) + len(head) + len(tail)
     return sizes
 
 
@@ -79,7 +78,7 @@ def _own_limit(patch: Patch, name: str) -> None:
     """Let the frame limit of the server count in one method of `Connection`, not that of the client."""
 
     def ignoring(original: Callable[..., object], self: Connection, *args: object, **how: object) -> object:
-        limit, self._max_out = self._max_out, self._limits.max_frame
+        limit, self._max_out = self._max_out, self.session.limits.max_frame
         try:
             return original(self, *args, **how)
         finally:
@@ -146,14 +145,13 @@ def _(patch: Patch) -> None:
     """The newest events are lost, and the gap stands in front of everything that is queued."""
 
     def overflow(self: Outgoing) -> None:
-        _, victim, text = self._queue.pop()
-        self.counts[EVENT] -= 1
-        self._event_bytes -= len(text)
-        self.size -= len(text)
+        item = self._queue.pop()
+        self._lost(item)
+        victim = item[1]
         if victim not in self._missed:
             self._missed[victim] = 0
             self.counts[GAP] += 1
-            self._queue.appendleft((GAP, victim, b""))
+            self._queue.appendleft((GAP, victim, b"", b"", 0))
 
     patch.set(Outgoing, "_overflow", overflow)
     patch.set(outgoing, "_overflow_gap", lambda id, _: b'{"type":"gap","id":%d,"reason":"overflow"}' % id)
@@ -175,8 +173,10 @@ def _(patch: Patch) -> None:
         missed = self._missed.pop(victim)
         self.counts[GAP] -= 1
         self._queue = type(self._queue)(
-            (outgoing.OPEN, id, outgoing._overflow_gap(id, missed)) if kind == GAP else (kind, id, text)
-            for kind, id, text in self._queue
+            (outgoing.OPEN, item[1], outgoing._overflow_gap(item[1], missed), b"", 0)
+            if item[0] == GAP
+            else item
+            for item in self._queue
         )
         self.counts[outgoing.OPEN] += 1
 
@@ -209,8 +209,10 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """An event that is too large for a client is left out."""
 
-    def event(original: Callable[..., bool], self: Outgoing, id: int, text: bytes, lossy: bool) -> bool:
-        return b'"too_large"' in text[:60] or original(self, id, text, lossy)
+    def event(
+        original: Callable[..., bool], self: Outgoing, id: int, head: bytes, tail: bytes, *rest: object
+    ) -> bool:
+        return b'"too_large"' in tail[:40] or original(self, id, head, tail, *rest)
 
     patch.wrap(Outgoing, "event", event)
 
@@ -235,12 +237,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A result that is too large for the client is an internal error."""
 
-    def fail(original: Callable[..., Effects], self: Connection, id: int, error: ExchangeError) -> Effects:
+    def fail(original: Callable[..., Effects], self: CoreSession, id: int, error: ExchangeError) -> Effects:
         if error.code == ErrorCode.TOO_LARGE:
             error = ExchangeError(ErrorCode.INTERNAL, "")
         return original(self, id, error)
 
-    patch.wrap(Connection, "fail", fail)
+    patch.wrap(CoreSession, "fail", fail)
 
 
 @mutant(
@@ -263,10 +265,10 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A chunk that is too large for the client is left out of the stream."""
 
-    def chunk(original: Callable[..., Effects], self: Connection, id: int, payload: Payload) -> Effects:
+    def chunk(original: Callable[..., Effects], self: CoreSession, id: int, payload: Payload) -> Effects:
         return NOTHING if len(payload.json) + 60 > self._max_out else original(self, id, payload)
 
-    patch.wrap(Connection, "chunk", chunk)
+    patch.wrap(CoreSession, "chunk", chunk)
 
 
 @mutant(
@@ -289,12 +291,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """An error that is too large for the client loses its code."""
 
-    def fail(original: Callable[..., Effects], self: Connection, id: int, error: ExchangeError) -> Effects:
+    def fail(original: Callable[..., Effects], self: CoreSession, id: int, error: ExchangeError) -> Effects:
         if len(encode_error(id, error)) > self._max_out:
             error = ExchangeError(ErrorCode.TOO_LARGE, "the error does not fit into max_frame")
         return original(self, id, error)
 
-    patch.wrap(Connection, "fail", fail)
+    patch.wrap(CoreSession, "fail", fail)
 
 
 @mutant(
@@ -305,7 +307,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """A stream never waits for the client."""
-    patch.set(Connection, "chunk_waits", lambda self, id: False)
+    patch.set(CoreSession, "chunk_waits", lambda self, id: False)
 
 
 @mutant(
@@ -316,10 +318,10 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """Nobody is written to while one socket is full."""
-    writers: set[Session] = set()
-    waiting: list[Session] = []
+    writers: set[Link] = set()
+    waiting: list[Link] = []
 
-    def flush(original: Callable[..., None], self: Session, now: float) -> None:
+    def flush(original: Callable[..., None], self: Link, now: float) -> None:
         if writers - {self}:
             waiting.append(self)
         else:
@@ -327,25 +329,25 @@ def _(patch: Patch) -> None:
             if self.writing and self._nursery is not None:
                 writers.add(self)
 
-    def release(session: Session) -> None:
-        writers.discard(session)
+    def release(link: Link) -> None:
+        writers.discard(link)
         for other in waiting:
             other.owner.flusher.add(other)
         waiting.clear()
 
-    async def write(original: Callable[[Session], Awaitable[None]], self: Session) -> None:
+    async def write(original: Callable[[Link], Awaitable[None]], self: Link) -> None:
         await original(self)
         release(self)
 
-    async def run(original: Callable[..., Awaitable[None]], self: Session, data: bytes) -> None:
+    async def run(original: Callable[..., Awaitable[None]], self: Link, data: bytes) -> None:
         try:
             await original(self, data)
         finally:
             release(self)
 
-    patch.wrap(Session, "run", run)
-    patch.wrap(Session, "flush", flush)
-    patch.wrap(Session, "_write", write)
+    patch.wrap(Link, "run", run)
+    patch.wrap(Link, "flush", flush)
+    patch.wrap(Link, "_write", write)
 
 
 def _full(patch: Patch, verdict: Callable[[Outgoing], bool]) -> None:
@@ -440,7 +442,7 @@ def _(patch: Patch) -> None:
     def deliver(original: Callable[..., None], self: server._Subscription, event: Event) -> None:
         on_their_way.append((self, event))
         if len(on_their_way) == 1:
-            self._session._start(arrive, original)
+            self._session.owner.start(arrive, original)
 
     async def arrive(original: Callable[..., None]) -> None:
         await trio.sleep(0.001)
@@ -490,8 +492,8 @@ def _(patch: Patch) -> None:
     """The queue overflows at its limit, and nobody asks whether the socket would take some of it."""
 
     def deliver(
-        original: Callable[..., bool], self: Connection, id: int, event: Event, *, lossy: bool
+        original: Callable[..., bool], self: CoreSession, id: int, event: Event, *, lossy: bool
     ) -> bool:
         return original(self, id, event, lossy=True)
 
-    patch.wrap(Connection, "deliver", deliver)
+    patch.wrap(CoreSession, "deliver", deliver)

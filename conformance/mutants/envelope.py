@@ -90,7 +90,7 @@ def _(patch: Patch) -> None:
     """A full session answers `limit_exceeded` before it looks at the frame."""
 
     def charge(original: Callable[..., int | None], self: Connection, now: float) -> int | None:
-        if not self._exchanges.is_free(Pool.CALLS, self._outgoing):
+        if not self.session.exchanges.is_free(Pool.CALLS, self._outgoing):
             raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "full")
         return original(self, now)
 
@@ -109,7 +109,7 @@ def _(patch: Patch) -> None:
     def look(core: Connection, frame: Row, read: Read) -> Effects | None:
         method = frame.get("method")
         if core.phase is Phase.READY and frame.get("type") == "request" and isinstance(method, str):
-            return None if core._may("call", method) else answer(core, frame, "forbidden")
+            return None if core.session.may("call", method) else answer(core, frame, "forbidden")
         return None
 
     on_frame(patch, look)
@@ -141,7 +141,7 @@ def _(patch: Patch) -> None:
     """A free slot is looked for before the drain is thought of."""
 
     def admit(original: Callable[..., None], self: Connection, pool: Pool, wait_ms: int | None) -> None:
-        if wait_ms is None and not self._exchanges.is_free(pool, self._outgoing):
+        if wait_ms is None and not self.session.exchanges.is_free(pool, self._outgoing):
             raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "full")
         original(self, pool, wait_ms)
 
@@ -343,7 +343,11 @@ def _(patch: Patch) -> None:
 
     def look(core: Connection, frame: Row, read: Read) -> Effects | None:
         id = frame.get("id")
-        used = frame.get("type") == "request" and isinstance(id, int) and 0 < id <= core._exchanges.last_id
+        used = (
+            frame.get("type") == "request"
+            and isinstance(id, int)
+            and 0 < id <= core.session.exchanges.last_id
+        )
         return answer(core, frame, "bad_request") if used else None
 
     on_frame(patch, look)
@@ -428,11 +432,11 @@ def _(patch: Patch) -> None:
     """An exchange that is refused at once does not use its `id` up."""
 
     def look(core: Connection, frame: Row, read: Read) -> Effects | None:
-        before = core._exchanges.last_id
+        before = core.session.exchanges.last_id
         refusals = core._outgoing.counts[REFUSAL]
         done = read(frame)
         if core._outgoing.counts[REFUSAL] > refusals:
-            core._exchanges.last_id = before
+            core.session.exchanges.last_id = before
         return done
 
     on_frame(patch, look)
@@ -468,8 +472,8 @@ def _(patch: Patch) -> None:
     def look(core: Connection, frame: Row, read: Read) -> Effects | None:
         done = list(read(frame))
         if frame.get("type") == "history":
-            for id in list(core._exchanges.running):
-                done += core.fail(id, ExchangeError(ErrorCode.INTERNAL, "confused"))
+            for id in list(core.session.exchanges.running):
+                done += core.session.fail(id, ExchangeError(ErrorCode.INTERNAL, "confused"))
         return done
 
     on_frame(patch, look)

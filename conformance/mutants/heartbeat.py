@@ -9,7 +9,7 @@ from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.states import Input, Phase
 from holdfast_reference.protocol.timers import NEVER, Clock
-from holdfast_reference.server.session import Session
+from holdfast_reference.server.link import Link
 from holdfast_reference.server.websocket import Pinged
 
 from mutants.harness import Patch, mutant
@@ -128,12 +128,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A WebSocket ping counts as a sign of life."""
 
-    def control(original: Callable[..., None], self: Session, message: object) -> None:
+    def control(original: Callable[..., None], self: Link, message: object) -> None:
         if isinstance(message, Pinged):
             self.core._clock.received = trio.current_time()
         original(self, message)
 
-    patch.wrap(Session, "_control", control)
+    patch.wrap(Link, "_control", control)
 
 
 @mutant(

@@ -13,6 +13,7 @@ from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.correlation import Pool
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
+from holdfast_reference.protocol.session import Session as CoreSession
 from holdfast_reference.protocol.states import Phase
 from holdfast_reference.protocol.timers import NEVER
 
@@ -155,14 +156,14 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """The result of an auth has no data."""
 
-    def end(original: Callable[..., bool], self: Connection, id: int, text: bytes) -> bool:
-        exchange = self._exchanges.running.get(id)
+    def end(original: Callable[..., bool], self: CoreSession, id: int, text: bytes) -> bool:
+        exchange = self.exchanges.running.get(id)
         frame = json.loads(text)
         if exchange is not None and exchange.pool is Pool.AUTH and frame["type"] == "result":
             text = b'{"type":"result","id":%d}' % id
         return original(self, id, text)
 
-    patch.wrap(Connection, "_end", end)
+    patch.wrap(CoreSession, "finish", end)
 
 
 @mutant(
@@ -229,8 +230,8 @@ def _(patch: Patch) -> None:
     def granted(
         original: Callable[..., Effects], self: Connection, id: int, grant: Grant, now: float
     ) -> Effects:
-        if id and self.grant is not None:
-            self.grant = replace(self.grant, principal=grant.principal)
+        if id and self.session.grant is not None:
+            self.session.grant = replace(self.session.grant, principal=grant.principal)
         return original(self, id, grant, now)
 
     patch.wrap(Connection, "granted", granted)
@@ -249,8 +250,8 @@ def _(patch: Patch) -> None:
         original: Callable[..., Effects], self: Connection, id: int, grant: Grant, now: float
     ) -> Effects:
         done = original(self, id, grant, now)
-        if id and self.grant is not None and grant.principal != self.grant.principal:
-            self._adopt(replace(grant, principal=self.grant.principal), now)
+        if id and self.session.grant is not None and grant.principal != self.session.grant.principal:
+            self._adopt(replace(grant, principal=self.session.grant.principal), now)
         return done
 
     patch.wrap(Connection, "granted", granted)
@@ -269,8 +270,8 @@ def _(patch: Patch) -> None:
         original: Callable[..., Effects], self: Connection, id: int, grant: Grant, now: float
     ) -> Effects:
         done = original(self, id, grant, now)
-        if id and self.grant is not None:
-            self.grant = replace(self.grant, permissions=grant.permissions)
+        if id and self.session.grant is not None:
+            self.session.grant = replace(self.session.grant, permissions=grant.permissions)
         return done
 
     patch.wrap(Connection, "granted", granted)
@@ -286,10 +287,14 @@ def _(patch: Patch) -> None:
     """A refused auth costs the connection soon after."""
 
     def look(core: Connection, frame: Row, read: Read) -> Effects | None:
-        refused = frame.get("type") == "ping" and core._exchanges.last_id == 2 and core.grant is not None
+        refused = (
+            frame.get("type") == "ping"
+            and core.session.exchanges.last_id == 2
+            and core.session.grant is not None
+        )
         return (
             core.close(4101)
-            if refused and core.grant is not None and core.grant.principal == "brief"
+            if refused and core.session.grant is not None and core.session.grant.principal == "brief"
             else None
         )
 
@@ -318,7 +323,7 @@ def _(patch: Patch) -> None:
 
     def slot(original: Callable[..., None], self: Connection) -> None:
         original(self)
-        if not self._exchanges.is_free(Pool.CALLS, self._outgoing):
+        if not self.session.exchanges.is_free(Pool.CALLS, self._outgoing):
             raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "full")
 
     patch.wrap(Connection, "_check_auth_slot", slot)
@@ -362,7 +367,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """Running subscriptions outlive their permission."""
-    patch.set(Connection, "_reauthorize", lambda self, grant: NOTHING)
+    patch.set(CoreSession, "reauthorize", lambda self, grant: NOTHING)
 
 
 @mutant(
@@ -374,14 +379,14 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """An auth ends every subscription."""
 
-    def end_all(self: Connection, grant: Grant) -> Effects:
+    def end_all(self: CoreSession, grant: Grant) -> Effects:
         done: list[object] = []
-        for id, exchange in list(self._exchanges.running.items()):
+        for id, exchange in list(self.exchanges.running.items()):
             if exchange.pool is Pool.SUBSCRIPTIONS:
                 done += self.fail(id, ExchangeError(ErrorCode.FORBIDDEN, "again, please"))
         return cast("Effects", done)
 
-    patch.set(Connection, "_reauthorize", end_all)
+    patch.set(CoreSession, "reauthorize", end_all)
 
 
 @mutant(
@@ -394,15 +399,15 @@ def _(patch: Patch) -> None:
     """A pattern subscription keeps the permissions with which the session began."""
     first: dict[str, Grant] = {}
 
-    def deliver(original: Callable[..., object], self: Connection, *args: object, **lossy: object) -> object:
+    def deliver(original: Callable[..., object], self: CoreSession, *args: object, **lossy: object) -> object:
         now = self.grant
         assert now is not None
-        self.grant = first.setdefault(self.conn, now)
+        self.grant = first.setdefault(self.origin, now)
         done = original(self, *args, **lossy)
         self.grant = now
         return done
 
-    patch.wrap(Connection, "deliver", deliver)
+    patch.wrap(CoreSession, "deliver", deliver)
 
 
 @mutant(
@@ -415,9 +420,9 @@ def _(patch: Patch) -> None:
     """An auth while another is unfinished has no answer."""
 
     def look(core: Connection, frame: Row, read: Read) -> Effects | None:
-        if frame.get("type") != "auth" or core._exchanges.is_free(Pool.AUTH, core._outgoing):
+        if frame.get("type") != "auth" or core.session.exchanges.is_free(Pool.AUTH, core._outgoing):
             return None
-        core._exchanges.consume(cast("int", frame["id"]))
+        core.session.exchanges.consume(cast("int", frame["id"]))
         return NOTHING
 
     on_frame(patch, look)
@@ -430,7 +435,7 @@ def adopt_expiry(patch: Patch, choose: Callable[[float, float], float]) -> None:
     """Choose between the expiry of the old identity and that of the new one."""
 
     def adopt(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
-        first, before = self.grant is None, self._clock.expires_at
+        first, before = self.session.grant is None, self._clock.expires_at
         original(self, grant, now)
         if not first:
             self._clock.expires_at = choose(before, self._clock.expires_at)
@@ -453,9 +458,9 @@ def _(patch: Patch) -> None:
     """What a session may do is what the identity of hello might."""
 
     def adopt(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
-        first = self.grant
+        first = self.session.grant
         original(self, grant, now)
         if first is not None:
-            self.grant = replace(grant, permissions=first.permissions)
+            self.session.grant = replace(grant, permissions=first.permissions)
 
     patch.wrap(Connection, "_adopt", adopt)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-import trio
 from holdfast_reference.protocol import effects
 from holdfast_reference.server import serve, session
 from holdfast_reference.server.serve import Server
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 def _(patch: Patch) -> None:
     """Answers are kept by principal and id, so they find the newest connection of the client."""
 
-    def begin(original: object, self: Session, function: Callable[..., object], *args: object) -> None:
-        trio.lowlevel.spawn_system_task(function, *args)  # type: ignore[arg-type]  # coroutine functions all
-
     newest: dict[tuple[str, int], Session] = {}
 
     def call(self: Session, effect: effects.Call) -> None:
@@ -37,9 +33,9 @@ def _(patch: Patch) -> None:
     def reply(original: Callable[..., None], self: Session, id: int, payload: object) -> None:
         original(newest.pop((self.principal, id), self), id, payload)
 
-    patch.wrap(Session, "_start", begin)
+    patch.set(Session, "end", lambda self: None)
     patch.wrap(Session, "answer", reply)
-    table = cast("MutableMapping[type, Callable[..., None]]", session._APPLY)
+    table = cast("MutableMapping[type, Callable[..., None]]", session.APPLY)
     patch.item(table, effects.Call, call)
     patch.item(table, effects.Stop, lambda self, effect: self._work.pop(effect.id, None))
 
@@ -54,7 +50,7 @@ def _(patch: Patch) -> None:
     """A publish to a subscriber whose connection was cut fails with it."""
 
     def deliver(original: Callable[..., None], self: session._Subscription, event: object) -> None:
-        if self._session._nursery is None:
+        if self._session.link is None:
             raise RuntimeError("this subscriber is gone")
         original(self, event)
 
@@ -81,7 +77,7 @@ def _(patch: Patch) -> None:
         try:
             accepted = await original(*args)  # type: ignore[misc]  # a coroutine function
         finally:
-            for other in list(servers[0].sessions) if accepted is None else ():
+            for other in list(servers[0].links.values()) if accepted is None else ():
                 other.close(4300)
         return accepted
 

@@ -114,7 +114,7 @@ def _(patch: Patch) -> None:
             original(self, pool, wait_ms)
         except ExchangeError as error:
             if error.code == ErrorCode.LIMIT_EXCEEDED:
-                self._exchanges._bounds[pool] += 1
+                self.session.exchanges._bounds[pool] += 1
             raise
 
     patch.wrap(Connection, "_admit", admit)
@@ -144,7 +144,7 @@ def _(patch: Patch) -> None:
 
     def welcome(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
         original(self, grant, now)
-        self._max_out = self._limits.max_frame
+        self._max_out = self.session.limits.max_frame
 
     patch.wrap(Connection, "_welcome", welcome)
 
@@ -295,11 +295,11 @@ def _(patch: Patch) -> None:
     original = readers[messages.Auth]
 
     def auth(self: Connection, message: Any, now: float) -> Effects:
-        self._exchanges.consume(message.id)
-        self._exchanges.last_id -= 1
+        self.session.exchanges.consume(message.id)
+        self.session.exchanges.last_id -= 1
         wait_ms = self._charge(now)
         if wait_ms is not None:
-            self._exchanges.last_id += 1
+            self.session.exchanges.last_id += 1
             raise ExchangeError(ErrorCode.RATE_LIMITED, "over the rate", retry_ms=wait_ms)
         return original(self, message, now)
 

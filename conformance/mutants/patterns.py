@@ -17,8 +17,8 @@ from mutants.tools import on_deliver, varied
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast_reference.protocol.connection import Connection
     from holdfast_reference.protocol.events import Event
+    from holdfast_reference.protocol.session import Session as CoreSession
 
 
 def _repaired(patch: Patch, repair: Callable[[list[str]], list[str]]) -> None:
@@ -399,11 +399,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Whether the principal may see the channel of an event is not asked on patterns."""
 
-    def deliver(self: Connection, id: int, event: Event) -> Event | None:
-        exchange = self._exchanges.running.get(id)
-        if exchange is None or not exchange.pattern or self._may("subscribe", event.channel):
+    def deliver(self: CoreSession, id: int, event: Event) -> Event | None:
+        exchange = self.exchanges.running.get(id)
+        if exchange is None or not exchange.pattern or self.may("subscribe", event.channel):
             return event
-        self._outgoing.event(id, exchange.head + event.named_tail, lossy=True)
+        self.outgoing.event(id, exchange.head, event.named_tail, 0, lossy=True)
         return None
 
     on_deliver(patch, deliver)
@@ -417,9 +417,9 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """A session gets each event once, on the first of its subscriptions that match."""
-    newest: dict[Connection, tuple[Event, int]] = {}
+    newest: dict[CoreSession, tuple[Event, int]] = {}
 
-    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+    def deliver(self: CoreSession, id: int, event: Event) -> Event | None:
         last, on = newest.get(self, (None, id))
         newest[self] = (event, on if last is event else id)
         return event if newest[self][1] == id else None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from holdfast_reference.protocol.effects import Effects
     from holdfast_reference.protocol.grants import Action
+    from holdfast_reference.protocol.session import Session as CoreSession
     from holdfast_reference.server.session import Session
 
     Apply = Callable[[Session, effects.Publish], None]
@@ -87,17 +88,17 @@ def _workers(patch: Patch, is_slow: Callable[[int, Event], bool]) -> None:
     counted: dict[str, int] = {}  # by connection, so that what others publish changes nothing
 
     def publish(original: Apply, session: Session, effect: effects.Publish) -> None:
-        conn = session.core.conn
+        conn = session.core.origin
         n = counted[conn] = counted.get(conn, -1) + 1
         if is_slow(n, effect.event):
-            session._start(slowly, original, session, effect)
+            session.owner.start(slowly, original, session, effect)
         else:
             original(session, effect)
 
     async def slowly(original: Apply, session: Session, effect: effects.Publish) -> None:
         await trio.sleep(0.01)
         original(session, effect)
-        session._touch()
+        session.touch()
 
     on_effect(patch, effects.Publish, publish)
 
@@ -124,7 +125,7 @@ def _(patch: Patch) -> None:
     _not_asked(patch)
 
     def publish(original: Apply, session: Session, effect: effects.Publish) -> None:
-        if session.core._may("publish", effect.event.channel):
+        if session.core.may("publish", effect.event.channel):
             original(session, effect)
         else:
             session.owner.broker.publish(effect.event)
@@ -161,8 +162,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """`echo:false` has no effect on subscriptions to a pattern."""
 
-    def deliver(self: Connection, id: int, event: Event) -> Event:
-        exchange = self._exchanges.running.get(id)
+    def deliver(self: CoreSession, id: int, event: Event) -> Event:
+        exchange = self.exchanges.running.get(id)
         return varied(event, exclude="") if exchange is not None and exchange.pattern else event
 
     on_deliver(patch, deliver)
@@ -177,8 +178,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """`echo:false` leaves out the first subscription of the session, and not the others."""
 
-    def deliver(self: Connection, id: int, event: Event) -> Event:
-        return event if id == min(self._exchanges.running, default=id) else varied(event, exclude="")
+    def deliver(self: CoreSession, id: int, event: Event) -> Event:
+        return event if id == min(self.exchanges.running, default=id) else varied(event, exclude="")
 
     on_deliver(patch, deliver)
 
@@ -197,7 +198,7 @@ def _(patch: Patch) -> None:
         principals[session.conn] = session.principal
         original(session, effect)
 
-    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+    def deliver(self: CoreSession, id: int, event: Event) -> Event | None:
         own = self.grant is not None and self.grant.principal == principals.get(event.exclude)
         return None if own else event
 

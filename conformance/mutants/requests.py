@@ -12,6 +12,7 @@ from holdfast_reference.protocol.correlation import Exchanges, Pool
 from holdfast_reference.protocol.effects import NOTHING, Call, Publish, Stop
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
 from holdfast_reference.protocol.outgoing import CHUNK, OPEN, REFUSAL, Outgoing
+from holdfast_reference.protocol.session import Session as CoreSession
 from holdfast_reference.server import session as server
 from holdfast_reference.server.websocket import Reader
 
@@ -35,7 +36,7 @@ def _reader(patch: Patch, message: type, around: Callable[..., Effects]) -> None
 
 def _apply(patch: Patch, effect: type, around: Callable[..., None]) -> None:
     """Let `around(original, session, effect)` carry out one kind of effect."""
-    table: dict[type, Callable[..., None]] = server._APPLY  # type: ignore[assignment]  # it is a dict
+    table: dict[type, Callable[..., None]] = server.APPLY  # type: ignore[assignment]  # it is a dict
     original = table[effect]
     patch.item(table, effect, lambda session, wanted: around(original, session, wanted))
 
@@ -81,14 +82,14 @@ def _(patch: Patch) -> None:
         original(self, message, now)
         return NOTHING
 
-    def chunk(original: Callable[..., Effects], self: Connection, id: int, payload: Payload) -> Effects:
+    def chunk(original: Callable[..., Effects], self: CoreSession, id: int, payload: Payload) -> Effects:
         if self.is_running(id):
             return original(self, id, payload)
-        self._outgoing.push(CHUNK, id, b'{"type":"chunk","id":%d%b' % (id, tail(payload)))
+        self.outgoing.push(CHUNK, id, b'{"type":"chunk","id":%d%b' % (id, tail(payload)))
         return NOTHING
 
     _reader(patch, messages.Cancel, cancel)
-    patch.wrap(Connection, "chunk", chunk)
+    patch.wrap(CoreSession, "chunk", chunk)
 
 
 @mutant(
@@ -107,13 +108,15 @@ def _(patch: Patch) -> None:
         if not hasattr(work, "deliver"):
             original(session, effect)
 
-    def deliver(original: Callable[..., bool], self: Connection, id: int, event: Any, *, lossy: bool) -> bool:
+    def deliver(
+        original: Callable[..., bool], self: CoreSession, id: int, event: Any, *, lossy: bool
+    ) -> bool:
         if self.is_running(id):
             return original(self, id, event, lossy=lossy)
-        return self._outgoing.event(id, b'{"type":"event","id":%d' % id + event.tail, lossy)
+        return self.outgoing.event(id, b'{"type":"event","id":%d' % id, event.tail, 0, lossy)
 
     _apply(patch, Stop, stop)
-    patch.wrap(Connection, "deliver", deliver)
+    patch.wrap(CoreSession, "deliver", deliver)
 
 
 @mutant(
@@ -138,7 +141,7 @@ def _(patch: Patch) -> None:
     """Nothing is read while a method runs."""
 
     def may_read(original: Callable[..., bool], self: Connection) -> bool:
-        return original(self) and self._exchanges.is_idle(Pool.CALLS)
+        return original(self) and self.session.exchanges.is_idle(Pool.CALLS)
 
     patch.wrap(Connection, "may_read", may_read)
 
@@ -174,20 +177,20 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A cancelled exchange just stops."""
 
-    def end(original: Callable[..., None], self: Connection, id: int, text: bytes) -> None:
+    def end(original: Callable[..., None], self: CoreSession, id: int, text: bytes) -> None:
         pass
 
-    patch.wrap(Connection, "_end", end)
+    patch.wrap(CoreSession, "finish", end)
 
 
 def _cancel(patch: Patch, instead: Callable[[int], bytes], pool: Pool) -> None:
     """Let a cancel of an exchange of this pool end it with another frame."""
 
     def cancel(original: Callable[..., Effects], self: Connection, message: Any, now: float) -> Effects:
-        exchange = self._exchanges.running.get(message.of)
+        exchange = self.session.exchanges.running.get(message.of)
         if exchange is None or exchange.pool is not pool:
             return original(self, message, now)
-        self._end(message.of, instead(message.of))
+        self.session.finish(message.of, instead(message.of))
         return [Stop(message.of)]
 
     _reader(patch, messages.Cancel, cancel)
@@ -216,7 +219,7 @@ def _(patch: Patch) -> None:
     _cancel(patch, lambda id: encode_result(id, None), Pool.CALLS)
 
     def next_turn(original: Callable[..., None], session: Session, effect: Any) -> None:
-        session._start(_later, original, session, effect)
+        session.owner.start(_later, original, session, effect)
 
     _apply(patch, Call, next_turn)
 
@@ -224,7 +227,7 @@ def _(patch: Patch) -> None:
 async def _later(original: Callable[..., None], session: Session, effect: Any) -> None:
     if session.core.is_running(effect.id):
         original(session, effect)
-        session._touch()
+        session.touch()
 
 
 @mutant("rpc/late-cancel-closes", violates="RPC-09", killed_by="exchanges/cancel-finished", says="4003")
@@ -232,7 +235,7 @@ def _(patch: Patch) -> None:
     """A cancel of an exchange that has ended closes the connection."""
 
     def cancel(original: Callable[..., Effects], self: Connection, message: Any, now: float) -> Effects:
-        if message.of not in self._exchanges.running:
+        if message.of not in self.session.exchanges.running:
             raise ProtocolViolation(CloseCode.BAD_ID, "it has ended")
         return original(self, message, now)
 
@@ -249,7 +252,7 @@ def _(patch: Patch) -> None:
         if key in subscriptions:
             self._outgoing.push(Pool.SUBSCRIPTIONS, message.of, encode_result(message.of, None))
             return NOTHING
-        exchange = self._exchanges.running.get(message.of)
+        exchange = self.session.exchanges.running.get(message.of)
         if exchange is not None and exchange.pool is Pool.SUBSCRIPTIONS:
             subscriptions.add(key)
         return original(self, message, now)
@@ -291,7 +294,7 @@ def _(patch: Patch) -> None:
     def cancel(original: Callable[..., Effects], self: Connection, message: Any, now: float) -> Effects:
         effects = original(self, message, now)
         if effects:
-            self._exchanges._held[Pool.CALLS] += 1
+            self.session.exchanges._held[Pool.CALLS] += 1
         return effects
 
     _reader(patch, messages.Cancel, cancel)
@@ -382,9 +385,9 @@ def _deadline(patch: Patch, change: Callable[[float], float | None]) -> None:
 
     def request(original: Callable[..., Effects], self: Connection, message: Any, now: float) -> Effects:
         effects = original(self, message, now)
-        due = self._exchanges.deadlines.pop(message.id, None)
+        due = self.session.exchanges.deadlines.pop(message.id, None)
         if due is not None and (seconds := change(due - now)) is not None:
-            self._exchanges.deadlines[message.id] = now + seconds
+            self.session.exchanges.deadlines[message.id] = now + seconds
         return effects
 
     _reader(patch, messages.Request, request)
@@ -399,12 +402,12 @@ def _deadline(patch: Patch, change: Callable[[float], float | None]) -> None:
 def _(patch: Patch) -> None:
     """The time of a request begins anew with each chunk."""
 
-    def chunk(original: Callable[..., Effects], self: Connection, id: int, payload: Payload) -> Effects:
-        if id in self._exchanges.deadlines:
-            self._exchanges.deadlines[id] += 0.005
+    def chunk(original: Callable[..., Effects], self: CoreSession, id: int, payload: Payload) -> Effects:
+        if id in self.exchanges.deadlines:
+            self.exchanges.deadlines[id] += 0.005
         return original(self, id, payload)
 
-    patch.wrap(Connection, "chunk", chunk)
+    patch.wrap(CoreSession, "chunk", chunk)
 
 
 @mutant(
@@ -423,15 +426,15 @@ def _(patch: Patch) -> None:
             self.deadlines[id] = due
         return exchange
 
-    def fail(original: Callable[..., Effects], self: Connection, id: int, error: ExchangeError) -> Effects:
+    def fail(original: Callable[..., Effects], self: CoreSession, id: int, error: ExchangeError) -> Effects:
         if error.code == ErrorCode.DEADLINE_EXCEEDED:
-            del self._exchanges.deadlines[id]
+            del self.exchanges.deadlines[id]
             if not self.is_running(id):
-                self._outgoing.push(REFUSAL, id, encode_error(id, error))
+                self.outgoing.push(REFUSAL, id, encode_error(id, error))
         return original(self, id, error)
 
     patch.wrap(Exchanges, "finish", finish)
-    patch.wrap(Connection, "fail", fail)
+    patch.wrap(CoreSession, "fail", fail)
 
 
 @mutant("rpc/no-time-at-all", violates="RPC-18", killed_by="exchanges/timeout-zero", says="bad_request")
@@ -453,7 +456,7 @@ def _(patch: Patch) -> None:
     """Of two chunks the second is sent first."""
     kept: dict[tuple[int, int], Payload] = {}
 
-    def chunk(original: Callable[..., Effects], self: Connection, id_: int, payload: Payload) -> Effects:
+    def chunk(original: Callable[..., Effects], self: CoreSession, id_: int, payload: Payload) -> Effects:
         first = kept.pop((id(self), id_), None)
         if first is None:
             kept[id(self), id_] = payload
@@ -461,7 +464,7 @@ def _(patch: Patch) -> None:
         original(self, id_, payload)
         return original(self, id_, first)
 
-    patch.wrap(Connection, "chunk", chunk)
+    patch.wrap(CoreSession, "chunk", chunk)
 
 
 @mutant(
@@ -473,13 +476,13 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """The first chunk is sent before the server looks for `stream:true`."""
 
-    def chunk(original: Callable[..., Effects], self: Connection, id: int, payload: Payload) -> Effects:
-        exchange = self._exchanges.running.get(id)
+    def chunk(original: Callable[..., Effects], self: CoreSession, id: int, payload: Payload) -> Effects:
+        exchange = self.exchanges.running.get(id)
         if exchange is not None and not exchange.stream:
-            self._outgoing.push(OPEN, id, b'{"type":"chunk","id":%d%b' % (id, tail(payload)))
+            self.outgoing.push(OPEN, id, b'{"type":"chunk","id":%d%b' % (id, tail(payload)))
         return original(self, id, payload)
 
-    patch.wrap(Connection, "chunk", chunk)
+    patch.wrap(CoreSession, "chunk", chunk)
 
 
 @mutant(
@@ -491,11 +494,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Without `stream:true` the chunks are thrown away and the request ends well."""
 
-    def chunk(original: Callable[..., Effects], self: Connection, id: int, payload: Payload) -> Effects:
-        exchange = self._exchanges.running.get(id)
+    def chunk(original: Callable[..., Effects], self: CoreSession, id: int, payload: Payload) -> Effects:
+        exchange = self.exchanges.running.get(id)
         return NOTHING if exchange is None or not exchange.stream else original(self, id, payload)
 
-    patch.wrap(Connection, "chunk", chunk)
+    patch.wrap(CoreSession, "chunk", chunk)
 
 
 @mutant(

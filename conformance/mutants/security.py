@@ -10,8 +10,9 @@ from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol.codec import encode_error, encode_result
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import ExchangeError
+from holdfast_reference.protocol.session import Session as CoreSession
 from holdfast_reference.server import handshake, serve
-from holdfast_reference.server.session import Session
+from holdfast_reference.server.link import Link
 
 from mutants.harness import Patch, mutant
 
@@ -121,21 +122,23 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """A frame that closes one connection closes every connection."""
-    everybody: set[Session] = set()
+    everybody: set[Link] = set()
 
-    def init(original: Callable[..., None], self: Session, *args: object) -> None:
+    def init(original: Callable[..., None], self: Link, *args: object) -> None:
         original(self, *args)
         everybody.add(self)
 
-    def close(original: Callable[..., Effects], self: Connection, code: int, *args: object) -> Effects:
-        effects = original(self, code, *args)
+    def close(
+        original: Callable[..., Effects], self: Connection, code: int, *args: object, **how: object
+    ) -> Effects:
+        effects = original(self, code, *args, **how)
         if code == 4001:
-            for session in [s for s in everybody if s.core is not self]:
-                everybody.discard(session)
-                session.close(4300)
+            for link in [link for link in everybody if link.core is not self]:
+                everybody.discard(link)
+                link.close(4300)
         return effects
 
-    patch.wrap(Session, "__init__", init)
+    patch.wrap(Link, "__init__", init)
     patch.wrap(Connection, "close", close)
 
 
@@ -149,18 +152,21 @@ def _(patch: Patch) -> None:
     """An answer goes to everybody who has used that id."""
     ready: list[Connection] = []
 
-    def welcome(original: Callable[..., None], self: Connection, *args: object) -> None:
-        original(self, *args)
+    def welcome(original: Callable[..., Effects], self: Connection, *args: object) -> Effects:
+        effects = original(self, *args)
         ready.append(self)
+        return effects
 
     def succeed(
-        original: Callable[..., Effects], self: Connection, id: int, payload: Payload | None
+        original: Callable[..., Effects], self: CoreSession, id: int, payload: Payload | None
     ) -> Effects:
         if payload is not None:
             for other in ready:
-                if other is not self and other.phase is self.phase and other._exchanges.last_id >= id:
+                mine = self.attached
+                same = mine is not None and other is not mine and other.phase is mine.phase
+                if same and other.session.exchanges.last_id >= id:
                     other._outgoing.urgent(encode_result(id, payload))
         return original(self, id, payload)
 
     patch.wrap(Connection, "_welcome", welcome)
-    patch.wrap(Connection, "succeed", succeed)
+    patch.wrap(CoreSession, "succeed", succeed)

@@ -14,6 +14,7 @@ from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.states import Phase
 from holdfast_reference.protocol.timers import NEVER, Clock
 from holdfast_reference.server import session as server
+from holdfast_reference.server.link import Link
 from holdfast_reference.server.session import Session
 from holdfast_reference.server.websocket import Pinged
 
@@ -84,12 +85,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Each WebSocket ping starts the hello timeout anew."""
 
-    def control(original: Callable[..., None], self: Session, message: object) -> None:
+    def control(original: Callable[..., None], self: Link, message: object) -> None:
         if isinstance(message, Pinged) and self.core.phase is Phase.NEW:
             self.core._clock.hello_by = trio.current_time() + 1
         original(self, message)
 
-    patch.wrap(Session, "_control", control)
+    patch.wrap(Link, "_control", control)
 
 
 @mutant(
@@ -326,9 +327,9 @@ def _(patch: Patch) -> None:
 
     def go(original: Callable[..., None], self: Connection, now: float) -> None:
         original(self, now)
-        for id, exchange in list(self._exchanges.running.items()):
+        for id, exchange in list(self.session.exchanges.running.items()):
             if exchange.pool is Pool.SUBSCRIPTIONS:
-                self.fail(id, ExchangeError(ErrorCode.UNAVAILABLE, "going", retry_ms=0))
+                self.session.fail(id, ExchangeError(ErrorCode.UNAVAILABLE, "going", retry_ms=0))
 
     patch.wrap(Connection, "_go_away", go)
 
@@ -385,13 +386,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Requests go on after the end of their session."""
 
-    def begin(
-        original: Callable[..., None], self: Session, function: Callable[..., object], *args: object
-    ) -> None:
-        trio.lowlevel.spawn_system_task(function, *args)  # type: ignore[arg-type]  # coroutine functions all
-
-    patch.wrap(Session, "_start", begin)
-    table = cast("MutableMapping[type, Callable[..., None]]", server._APPLY)
+    patch.set(Session, "end", lambda self: None)
+    table = cast("MutableMapping[type, Callable[..., None]]", server.APPLY)
     patch.item(table, effects.Stop, lambda self, effect: self._work.pop(effect.id, None))
 
 

@@ -14,6 +14,7 @@ from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.events import Event, event_head
 from holdfast_reference.protocol.outgoing import OPEN, REFUSAL
+from holdfast_reference.protocol.session import Session as CoreSession
 from holdfast_reference.protocol.states import Step
 from holdfast_reference.server import session as server
 
@@ -53,11 +54,11 @@ if TYPE_CHECKING:
 def _(patch: Patch) -> None:
     """Subscriptions work, and `open` is never sent."""
 
-    def opened(original: Callable[..., Effects], self: Connection, id: int) -> Effects:
-        self._exchanges.running[id].step(Step.OPEN)
+    def opened(original: Callable[..., Effects], self: CoreSession, id: int) -> Effects:
+        self.exchanges.running[id].step(Step.OPEN)
         return NOTHING
 
-    patch.wrap(Connection, "opened", opened)
+    patch.wrap(CoreSession, "opened", opened)
 
 
 @mutant(
@@ -81,14 +82,14 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A second subscription to a channel is confirmed twice."""
 
-    def opened(original: Callable[..., Effects], self: Connection, id: int) -> Effects:
+    def opened(original: Callable[..., Effects], self: CoreSession, id: int) -> Effects:
         original(self, id)
-        names = [exchange.name for exchange in self._exchanges.running.values()]
-        if names.count(self._exchanges.running[id].name) > 1:
-            self._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
+        names = [exchange.name for exchange in self.exchanges.running.values()]
+        if names.count(self.exchanges.running[id].name) > 1:
+            self.outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
         return NOTHING
 
-    patch.wrap(Connection, "opened", opened)
+    patch.wrap(CoreSession, "opened", opened)
 
 
 @mutant(
@@ -115,14 +116,14 @@ def _(patch: Patch) -> None:
 
 
 def _lazy_open(patch: Patch, *, even_after_an_event: bool) -> None:
-    confirmed: set[tuple[Connection, int]] = set()
+    confirmed: set[tuple[CoreSession, int]] = set()
 
     def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
-        session.core._exchanges.running[effect.id].step(Step.OPEN)
+        session.core.exchanges.running[effect.id].step(Step.OPEN)
         session._work[effect.id] = server._Subscription(session, effect)
-        session._start(confirm, session, effect.id)
+        session.owner.start(confirm, session, effect.id)
 
-    def deliver(self: Connection, id: int, event: Event) -> Event:
+    def deliver(self: CoreSession, id: int, event: Event) -> Event:
         if not even_after_an_event:
             confirmed.add((self, id))
         return event
@@ -130,8 +131,8 @@ def _lazy_open(patch: Patch, *, even_after_an_event: bool) -> None:
     async def confirm(session: Session, id: int) -> None:
         await trio.sleep(0.001)
         if session.core.is_running(id) and (session.core, id) not in confirmed:
-            session.core._outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
-            session._touch()
+            session.core.outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
+            session.touch()
 
     on_effect(patch, effects.Subscribe, subscribe)
     on_deliver(patch, deliver)
@@ -153,8 +154,8 @@ def _(patch: Patch) -> None:
 
     def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
         if effect.name in newest:
-            session.core._outgoing.event(
-                effect.id, event_head(effect.id) + newest[effect.name].tail, lossy=True
+            session.core.outgoing.event(
+                effect.id, event_head(effect.id), newest[effect.name].tail, 0, lossy=True
             )
         original(session, effect)
 
@@ -183,7 +184,7 @@ def _(patch: Patch) -> None:
     """A channel that the principal may not see is called unknown."""
 
     def authorize(original: Callable[..., None], self: Connection, action: Action, name: str) -> None:
-        if action == "subscribe" and not self._may(action, name):
+        if action == "subscribe" and not self.session.may(action, name):
             raise ExchangeError(ErrorCode.NOT_FOUND, "no such channel")
         original(self, action, name)
 
@@ -204,23 +205,23 @@ def _(patch: Patch) -> None:
         if (session.core, effect.name) not in forbidden:
             original(session, effect)
             return
-        session.core._exchanges.running[effect.id].step(Step.OPEN)
+        session.core.exchanges.running[effect.id].step(Step.OPEN)
         session._work[effect.id] = server._Subscription(session, effect)
         text = encode_error(effect.id, ExchangeError(ErrorCode.FORBIDDEN, ""))
-        session.core._outgoing.push(REFUSAL, effect.id, text)
+        session.core.outgoing.push(REFUSAL, effect.id, text)
 
     on_effect(patch, effects.Subscribe, subscribe)
 
 
-def _not_asked(patch: Patch, about: Action) -> set[tuple[Connection, str]]:
+def _not_asked(patch: Patch, about: Action) -> set[tuple[CoreSession, str]]:
     """Let an action pass unasked; what should have been refused is gathered in the set that is returned."""
-    passed: set[tuple[Connection, str]] = set()
+    passed: set[tuple[CoreSession, str]] = set()
 
     def authorize(original: Callable[..., None], self: Connection, action: Action, name: str) -> None:
         if action != about:
             original(self, action, name)
-        elif not self._may(action, name):
-            passed.add((self, name))
+        elif not self.session.may(action, name):
+            passed.add((self.session, name))
 
     patch.wrap(Connection, "_authorize", authorize)
     return passed
@@ -272,10 +273,10 @@ def _(patch: Patch) -> None:
         if not isinstance(session._work.get(effect.id), server._Subscription):
             original(session, effect)
 
-    def deliver(self: Connection, id: int, event: Event) -> Event | None:
+    def deliver(self: CoreSession, id: int, event: Event) -> Event | None:
         if self.is_running(id):
             return event
-        self._outgoing.event(id, event_head(id) + event.tail, lossy=True)
+        self.outgoing.event(id, event_head(id), event.tail, 0, lossy=True)
         return None
 
     on_effect(patch, effects.Stop, stop)
@@ -296,7 +297,7 @@ def _(patch: Patch) -> None:
 
     def subscribe(original: Callable[..., None], session: Session, effect: effects.Subscribe) -> None:
         session.core.opened(effect.id)
-        session._start(register, session, effect)
+        session.owner.start(register, session, effect)
 
     async def register(session: Session, effect: effects.Subscribe) -> None:
         await trio.sleep(0.01)
@@ -334,8 +335,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A second subscription to a channel is confirmed, and the events all come on the first."""
 
-    def deliver(self: Connection, id: int, event: Event) -> Event | None:
-        running = self._exchanges.running
+    def deliver(self: CoreSession, id: int, event: Event) -> Event | None:
+        running = self.exchanges.running
         same = [other for other, exchange in running.items() if exchange.name == running[id].name]
         return event if same[0] == id else None
 
@@ -386,7 +387,7 @@ def _(patch: Patch) -> None:
             return
         backlog.append((self, event))
         if len(backlog) == 1:
-            self._session._start(drain, original)
+            self._session.owner.start(drain, original)
 
     async def drain(original: Callable[..., None]) -> None:
         await trio.sleep(0.001)
@@ -526,7 +527,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """An event names its channel without the last segment."""
 
-    def deliver(self: Connection, id: int, event: Event) -> Event:
+    def deliver(self: CoreSession, id: int, event: Event) -> Event:
         name = encode_data(event.channel.rpartition("/")[0]).json
         return varied(event, tail=b',"channel":%b%b' % (name, event.tail))
 

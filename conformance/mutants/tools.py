@@ -1,7 +1,7 @@
 """Tools for mutants: change what the server reads, how it closes, or what it writes, frame by frame.
 
 They hold on to what every frame passes: `Connection.receive` and `close`, and the ways into `Outgoing`; and
-on what becomes of an event: the effects of `Session`, and `Connection.deliver`.
+on what becomes of an event: the effects of the server, and `deliver` of the core's session.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ExchangeError
-from holdfast_reference.protocol.outgoing import REFUSAL, Outgoing
+from holdfast_reference.protocol.outgoing import REFUSAL, Outgoing, split
+from holdfast_reference.protocol.replay import Place
+from holdfast_reference.protocol.session import Session
 from holdfast_reference.protocol.states import Input
-from holdfast_reference.server import session
+from holdfast_reference.server import link, session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from holdfast_reference.protocol.effects import Effect, Effects
     from holdfast_reference.protocol.events import Event
+    from holdfast_reference.protocol.outgoing import Item
 
     from mutants.harness import Patch
 
@@ -62,14 +65,29 @@ def on_frame(patch: Patch, react: Callable[[Connection, Row, Read], Effects | No
 def on_write(patch: Patch, change: Callable[[Row], Row | None]) -> None:
     """Let `change(frame)` replace each frame when it is queued; None leaves it as it is."""
 
-    def queue(original: Callable[..., object], *args: object) -> object:
-        at = next(i for i, arg in enumerate(args) if isinstance(arg, bytes))
-        changed = change(cast("Row", json.loads(cast("bytes", args[at]))))
-        text = args[at] if changed is None else json.dumps(changed).encode()
-        return original(*args[:at], text, *args[at + 1 :])
+    def changed(text: bytes) -> bytes:
+        frame = change(cast("Row", json.loads(text)))
+        return text if frame is None else json.dumps(frame).encode()
 
-    for name in ("urgent", "push", "event"):
-        patch.wrap(Outgoing, name, queue)
+    def urgent(original: Callable[..., None], self: Outgoing, text: bytes) -> None:
+        original(self, changed(text))
+
+    def push(original: Callable[..., None], self: Outgoing, kind: int, id: int, text: bytes) -> None:
+        original(self, kind, id, changed(text))
+
+    def event(
+        original: Callable[..., bool], self: Outgoing, id: int, head: bytes, tail: bytes, *rest: object
+    ) -> bool:
+        return original(self, id, *split(changed(head + tail)), *rest)
+
+    def read(original: Callable[..., Item | None], self: Place, position: int) -> Item | None:
+        item = original(self, position)
+        return item and (*item[:2], *split(changed(item[2] + item[3])), item[4])
+
+    patch.wrap(Outgoing, "urgent", urgent)
+    patch.wrap(Outgoing, "push", push)
+    patch.wrap(Outgoing, "event", event)
+    patch.wrap(Place, "read", read)
 
 
 def on_close(patch: Patch, change: Callable[[Connection, int], int | None]) -> None:
@@ -81,9 +99,10 @@ def on_close(patch: Patch, change: Callable[[Connection, int], int | None]) -> N
         code: int,
         detail: str = "",
         input: Input = Input.CLOSE,
+        **how: object,
     ) -> Effects:
         chosen = change(self, int(code))
-        return NOTHING if chosen is None else original(self, chosen, detail, input)
+        return NOTHING if chosen is None else original(self, chosen, detail, input, **how)
 
     patch.wrap(Connection, "close", close)
 
@@ -91,26 +110,25 @@ def on_close(patch: Patch, change: Callable[[Connection, int], int | None]) -> N
 def answer(core: Connection, frame: Row, code: str) -> Effects:
     """Refuse a frame with an error on its `id`, whether that is fresh or not."""
     id = cast("int", frame["id"])
-    core._exchanges.last_id = max(core._exchanges.last_id, id)
-    core._outgoing.push(REFUSAL, id, encode_error(id, ExchangeError(code, "")))
+    core.session.exchanges.last_id = max(core.session.exchanges.last_id, id)
+    core.session.outgoing.push(REFUSAL, id, encode_error(id, ExchangeError(code, "")))
     return NOTHING
 
 
-def on_deliver(patch: Patch, change: Callable[[Connection, int, Event], Event | None]) -> None:
+def on_deliver(patch: Patch, change: Callable[[Session, int, Event], Event | None]) -> None:
     """Let `change(core, id, event)` replace what a subscription is given; None takes it away."""
 
-    def deliver(
-        original: Callable[..., bool], self: Connection, id: int, event: Event, *, lossy: bool
-    ) -> bool:
+    def deliver(original: Callable[..., bool], self: Session, id: int, event: Event, *, lossy: bool) -> bool:
         changed = change(self, id, event)
         return changed is None or original(self, id, changed, lossy=lossy)
 
-    patch.wrap(Connection, "deliver", deliver)
+    patch.wrap(Session, "deliver", deliver)
 
 
 def on_effect(patch: Patch, kind: type[Effect], apply: Callable[..., None]) -> None:
     """Let `apply(original, who, effect)` carry out the effects of one kind."""
-    table = cast("MutableMapping[type, Callable[..., None]]", session._APPLY)
+    tables = session.APPLY if kind in session.APPLY else link._APPLY
+    table = cast("MutableMapping[type, Callable[..., None]]", tables)
     original = table[kind]
     patch.item(table, kind, lambda who, effect: apply(original, who, effect))
 

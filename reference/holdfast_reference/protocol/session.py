@@ -315,13 +315,13 @@ class Session:
         return effects
 
     def detach(self) -> Effects:
-        """The connection is gone. An `auth` ends with it: the next `hello` brings newer credentials."""
+        """The connection is gone. An `auth` ends with it: the next `hello` is newer. Spec: [RES-47]."""
         self.attached = None
         self.outgoing.detach()
         effects: list[Effect] = []
         for id, exchange in list(self.exchanges.running.items()):
             if exchange.pool is Pool.AUTH:
-                effects += self.fail(id, ExchangeError(ErrorCode.UNAVAILABLE, "the connection is gone"))
+                effects += self.fail(id, ExchangeError(ErrorCode.CANCELLED, "the connection is gone"))
         return effects
 
     def end(self, input: SessionInput) -> None:
