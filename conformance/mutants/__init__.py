@@ -14,6 +14,7 @@ Run in the folder `conformance`, or by `make selftest`:
     python -m mutants                      everything
     python -m mutants 'rpc/*' legal/slow   only these, with what the checks said
     python -m mutants --matrix             everything, each mutant before nearly every check; slow
+    python -m mutants --explore            those that only `holdfast explore` can find, before it
     python -m mutants --list               names, requirements, checks
     python -m mutants --serve NAME         be that mutant, on a free port, to look at it by hand
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from holdfast_conformance import collect, requirements
 from holdfast_conformance.verdict import Verdict
 
-from mutants import nulls, variants
+from mutants import exploring, nulls, variants
 from mutants.harness import MUTANTS, covering, judge, judge_process, serve, world
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast_conformance.case import Check
     from holdfast_conformance.report import Report
 
-NOT_AREAS = {"__init__", "__main__", "harness", "nulls", "variants"}
+NOT_AREAS = {"__init__", "__main__", "exploring", "harness", "nulls", "variants"}
 BLAME = (Verdict.FAIL, Verdict.WARN)
 SHOWN = (*BLAME, Verdict.ERROR, Verdict.FLAKY)
 WIDTH = 400  # characters of a message that are shown
@@ -157,6 +157,8 @@ def main(arguments: list[str]) -> int:
         for mutant in MUTANTS.values():
             print(f"{mutant.name:<44} {mutant.violates}  {', '.join(mutant.killed_by)}  {mutant.title}")
         return 0
+    if arguments[:1] == ["--explore"]:
+        return exploring.main(arguments[1:])
     if arguments[:1] == ["--serve"]:
         serve(MUTANTS[arguments[1]].apply)
         return 0

@@ -33,7 +33,7 @@ class Actor:
     """
 
     def __init__(self, scene: Scene, client: Client) -> None:
-        self.link = Link(scene, client["name"], cast(scene.target, client))
+        self.link = Link(scene, client["name"], cast(scene.target, client), client.get("window", 0))
         self.gone = ""
         self._scene = scene
         self._steps = client["steps"]

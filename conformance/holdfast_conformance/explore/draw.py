@@ -73,6 +73,7 @@ _wire: Drawn = st.one_of(
     st.fixed_dictionaries({"do": st.just("stall"), "ms": _long}),
     st.fixed_dictionaries({"do": st.just("throttle"), "ms": _long, "pad": st.sampled_from((64, 1000))}),
     st.fixed_dictionaries({"do": st.just("hold"), "ms": _long}),
+    st.fixed_dictionaries({"do": st.just("hold"), "ms": _long}),
     st.fixed_dictionaries({"do": st.just("split"), "ms": _short, "pad": st.sampled_from((1, 7))}),
     st.fixed_dictionaries({"do": st.just("join"), "ms": _short}),
 )
@@ -89,7 +90,13 @@ def plans(draw: st.DrawFn) -> Plan:
         steps = draw(st.lists(_first, min_size=0, max_size=2)) + draw(
             st.lists(_step, min_size=3, max_size=24)
         )
-        clients.append({"name": name, "identity": identity, "steps": cast("list[Step]", steps)})
+        if identity == "brief" and draw(st.booleans()):  # to be there when the identity expires
+            steps += [{"do": "think", "ms": 1200}, {"do": "request", "pad": 0}]
+        client: Client = {"name": name, "identity": identity, "steps": cast("list[Step]", steps)}
+        window = draw(st.sampled_from((0, 0, 1, 2, 6)))
+        if window:
+            client["window"] = window
+        clients.append(client)
     return {"format": FORMAT, "channels": list(draw(st.sampled_from(CHANNELS))), "clients": clients}
 
 

@@ -61,6 +61,12 @@ class Running:
 class Link:
     """One client.
 
+    Args:
+        scene: what it shares with others.
+        name: of the client.
+        identity: who it is to the target, None for nobody.
+        window: what it asks for, 0 for whatever the target has.
+
     Attributes:
         life: which session this is, counted from 1; 0 before the first welcome.
         running: unfinished exchanges by id, in the order of their ids.
@@ -68,8 +74,9 @@ class Link:
         offered: the profiles in force.
     """
 
-    def __init__(self, scene: Scene, name: str, identity: Identity | None) -> None:
+    def __init__(self, scene: Scene, name: str, identity: Identity | None, window: int = 0) -> None:
         self.name = name
+        self._window = window
         self.life = 0
         self.running: dict[int, Running] = {}
         self.places: dict[str, str] = {}
@@ -255,6 +262,8 @@ class Link:
         hello: dict[str, object] = {"type": "hello", "profiles": list(scene.profiles)}
         if self._identity is not None and self._identity.token is not None:
             hello["auth"] = {"scheme": self._identity.scheme, "token": self._identity.token}
+        if self._window:
+            hello["limits"] = {"window": self._window}
         numbers: dict[str, object] = {}
         if not fresh:
             self._attempt += 1

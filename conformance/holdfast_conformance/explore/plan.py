@@ -58,12 +58,18 @@ class Step(TypedDict, total=False):
     lost: int
 
 
-class Client(TypedDict):
-    """One client: whom it is (`first` and `second` of the target file, or one by name) and what it does."""
-
+class _Client(TypedDict):
     name: str
     identity: str
     steps: list[Step]
+
+
+class Client(_Client, total=False):
+    """One client: whom it is (`first` and `second` of the target file, or one by name), what it does, and
+    the `window` that it asks for.
+    """
+
+    window: int
 
 
 class Finding(TypedDict):
