@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from .client import dumps
 from .expect import Failure
-from .traffic import account, pour, reached
+from .traffic import account, number, pour, reached
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .case import Test
     from .expect import Frame
     from .session import Exchange, Session
 
-__all__ = ["Page", "Row", "cursor_of", "numbers", "opened", "page", "recovers", "row"]
+__all__ = ["Page", "Row", "arrived", "cursor_of", "numbers", "opened", "page", "recovers", "row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,16 @@ class Page:
         if not isinstance(cursor, str):
             raise Failure(f"the page lacks a {name!r}", frame=self.frame, requirement=requirement)
         return cursor
+
+
+def arrived(subscription: Exchange, n: int) -> Callable[[], bool]:
+    """Return the condition that event `n` has arrived on a subscription, whatever came before it."""
+
+    def condition() -> bool:
+        newest = next((frame for frame in reversed(subscription.frames) if frame.type == "event"), None)
+        return newest is not None and number(newest) >= n
+
+    return condition
 
 
 def opened(subscription: Exchange) -> Frame:

@@ -277,6 +277,7 @@ async def brief_session(t: Test, *, name: str) -> Session:
     covers=["RES-09", "RES-05"],
     needs=["resume", "pubsub", "identity:bob"],
     intrusive=True,
+    serial=True,
 )
 async def many_dropped(t: Test) -> None:
     """A client that connects and disappears again and again pushes out its own oldest sessions at most."""
