@@ -67,8 +67,8 @@ def _(patch: Patch) -> None:
     """`emit` spares the session that runs the script."""
 
     async def emit(self: Any, channel: str, data: object) -> None:
-        core = self._call.connection.core
-        self._server.broker.publish(Event(channel, encode_data(data), core.conn))
+        origin = self._call.connection.core.origin
+        self._server.broker.publish(Event(channel, encode_data(data), origin))
 
     _step(patch, "emit", emit)
 

@@ -8,12 +8,12 @@ import trio
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import outgoing
 from holdfast_reference.protocol.codec import encode_error
-from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.limits import MAX_UNSEQUENCED
 from holdfast_reference.protocol.outgoing import EVENT, GAP, PONG, REFUSAL, Outgoing
 from holdfast_reference.protocol.session import Session as CoreSession
+from holdfast_reference.server import link
 from holdfast_reference.server import session as server
 from holdfast_reference.server.link import Link
 
@@ -75,16 +75,16 @@ def _queued_bytes(queue: Outgoing) -> dict[int, int]:
 
 
 def _own_limit(patch: Patch, name: str) -> None:
-    """Let the frame limit of the server count in one method of `Connection`, not that of the client."""
+    """Let the frame limit of the server count in one method of the session, not that of the client."""
 
-    def ignoring(original: Callable[..., object], self: Connection, *args: object, **how: object) -> object:
-        limit, self._max_out = self._max_out, self.session.limits.max_frame
+    def ignoring(original: Callable[..., object], self: CoreSession, *args: object, **how: object) -> object:
+        limit, self._max_out = self._max_out, self.limits.max_frame
         try:
             return original(self, *args, **how)
         finally:
             self._max_out = limit
 
-    patch.wrap(Connection, name, ignoring)
+    patch.wrap(CoreSession, name, ignoring)
 
 
 @mutant(
@@ -374,7 +374,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """Any number of WebSocket pongs may wait to be written."""
-    patch.set(server, "_MAX_PONGS", 1 << 30)
+    patch.set(link, "_MAX_PONGS", 1 << 30)
 
 
 @mutant("del/long-refusals", violates="DEL-13", killed_by="del/refusals-are-small", says="a refusal has")
@@ -408,7 +408,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """A pong overtakes the events that are queued."""
-    patch.set(Outgoing, "fence", Outgoing.urgent)
+    patch.set(Outgoing, "fence", lambda self, text, publish=0: self.urgent(text))
 
 
 @mutant(
@@ -420,11 +420,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A pong overtakes what is queued once something of it was lost."""
 
-    def fence(original: Callable[..., None], self: Outgoing, text: bytes) -> None:
+    def fence(original: Callable[..., None], self: Outgoing, text: bytes, publish: int = 0) -> None:
         if self.counts[GAP]:
             self.urgent(text)
         else:
-            original(self, text)
+            original(self, text, publish)
 
     patch.wrap(Outgoing, "fence", fence)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol import session
 from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import Close
@@ -30,7 +31,8 @@ def _error(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
         changed.retry_ms = fields["retry_ms"]
         return original(id, changed)
 
-    patch.set(core, "encode_error", encode)
+    for module in (core, session):
+        patch.set(module, "encode_error", encode)
 
 
 @mutant(

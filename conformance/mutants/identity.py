@@ -457,10 +457,10 @@ def with_anonymous(target: Target) -> Target:
 def _(patch: Patch) -> None:
     """What a session may do is what the identity of hello might."""
 
-    def adopt(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
-        first = self.session.grant
-        original(self, grant, now)
-        if first is not None:
-            self.session.grant = replace(grant, permissions=first.permissions)
+    def reauthorize(original: Callable[..., Effects], self: CoreSession, grant: Grant) -> Effects:
+        first, effects = self.grant, original(self, grant)
+        assert first is not None
+        self.grant = replace(grant, permissions=first.permissions)
+        return effects
 
-    patch.wrap(Connection, "_adopt", adopt)
+    patch.wrap(CoreSession, "reauthorize", reauthorize)

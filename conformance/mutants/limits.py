@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol.effects import Effects
     from holdfast_reference.protocol.grants import Grant
     from holdfast_reference.protocol.outgoing import Outgoing
+    from holdfast_reference.protocol.session import Session
 
 
 def _welcome(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
@@ -142,11 +143,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """The frame limit of hello is forgotten."""
 
-    def welcome(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
-        original(self, grant, now)
-        self._max_out = self.session.limits.max_frame
+    def begin(original: Callable[..., Session], self: Connection, grant: Grant, now: float) -> Session:
+        session = original(self, grant, now)
+        session._max_out = session.limits.max_frame
+        return session
 
-    patch.wrap(Connection, "_welcome", welcome)
+    patch.wrap(Connection, "_begin", begin)
 
 
 @mutant(
@@ -158,10 +160,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A client that asks for larger frames is promised them."""
 
-    def welcome(original: Callable[..., bytes], settings: object, conn: str, *rest: Any) -> bytes:
-        *others, limits = rest
-        asked = wanted.get(conn, 0)
-        return original(settings, conn, *others, replace(limits, max_frame=max(asked, limits.max_frame)))
+    def welcome(
+        original: Callable[..., bytes], settings: object, conn: str, session: Session, *rest: object
+    ) -> bytes:
+        told, asked = session.copy(), wanted.get(conn, 0)
+        told.limits = replace(told.limits, max_frame=max(asked, told.limits.max_frame))
+        return original(settings, conn, told, *rest)
 
     wanted: dict[str, int] = {}
 

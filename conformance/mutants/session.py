@@ -118,10 +118,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A hello that asks for no profile gets two welcomes."""
 
-    def greet(original: Callable[..., None], self: Connection, grant: Grant, now: float) -> None:
-        original(self, grant, now)
+    def greet(original: Callable[..., Effects], self: Connection, grant: Grant, now: float) -> Effects:
+        effects = original(self, grant, now)
         if not self.profiles and self._outgoing._urgent:
             self._outgoing.urgent(self._outgoing._urgent[0])
+        return effects
 
     patch.wrap(Connection, "_welcome", greet)
 

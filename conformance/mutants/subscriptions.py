@@ -6,7 +6,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import trio
-from holdfast_reference.backends.memory import MemoryBroker
+from holdfast_reference.backends.fanout import Fanout
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import effects
 from holdfast_reference.protocol.codec import encode_data, encode_error
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol.grants import Action
     from holdfast_reference.server.session import Session
 
+    Target = tuple[str, bool, effects.Start]
     Apply = Callable[[Session, effects.Publish], None]
 
 
@@ -82,8 +83,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A second subscription to a channel is confirmed twice."""
 
-    def opened(original: Callable[..., Effects], self: CoreSession, id: int) -> Effects:
-        original(self, id)
+    def opened(original: Callable[..., Effects], self: CoreSession, id: int, *rest: object) -> Effects:
+        original(self, id, *rest)
         names = [exchange.name for exchange in self.exchanges.running.values()]
         if names.count(self.exchanges.running[id].name) > 1:
             self.outgoing.push(OPEN, id, b'{"type":"open","id":%d}' % id)
@@ -251,11 +252,11 @@ def _(patch: Patch) -> None:
 
 def _targets(patch: Patch, by_channel: Callable[[messages.Subscribe], bool]) -> None:
     def check(
-        original: Callable[..., tuple[str, bool]], message: messages.Subscribe, profiles: frozenset[str]
-    ) -> tuple[str, bool]:
+        original: Callable[..., Target], message: messages.Subscribe, profiles: frozenset[str]
+    ) -> Target:
         if not by_channel(message):
             return original(message, profiles)
-        return (message.channel if isinstance(message.channel, str) else "", False)
+        return (message.channel if isinstance(message.channel, str) else "", False, effects.NOWHERE)
 
     patch.wrap(core, "check_subscribe", check)
 
@@ -317,13 +318,13 @@ def _(patch: Patch) -> None:
     """Now and then an event is delivered twice, as by a broker that retries."""
     counted: list[Event] = []
 
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+    def publish(original: Callable[..., None], self: Fanout, event: Event) -> None:
         counted.append(event)
         original(self, event)
         if len(counted) % 50 == 0:
             original(self, event)
 
-    patch.wrap(MemoryBroker, "publish", publish)
+    patch.wrap(Fanout, "_deliver", publish)
 
 
 @mutant(
@@ -409,7 +410,7 @@ def _(patch: Patch) -> None:
     """The first subscriber of a channel gets each pair of events the other way round."""
     kept: dict[str, Event] = {}
 
-    def publish(self: MemoryBroker, event: Event) -> None:
+    def publish(self: Fanout, event: Event) -> None:
         for n, subscriber in enumerate(self._channels.get(event.channel, ())):
             if n:
                 subscriber.deliver(event)
@@ -419,21 +420,21 @@ def _(patch: Patch) -> None:
             else:
                 kept[event.channel] = event
 
-    patch.set(MemoryBroker, "publish", publish)
+    patch.set(Fanout, "_deliver", publish)
 
 
 def _like(patch: Patch, normal: Callable[[str], str]) -> None:
     """Let the broker find channels by a form of their names."""
 
-    def name(original: Callable[..., None], self: MemoryBroker, name: str, *rest: object) -> None:
+    def name(original: Callable[..., None], self: Fanout, name: str, *rest: object) -> None:
         original(self, normal(name), *rest)
 
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+    def publish(original: Callable[..., None], self: Fanout, event: Event) -> None:
         original(self, varied(event, channel=normal(event.channel)))
 
-    patch.wrap(MemoryBroker, "subscribe", name)
-    patch.wrap(MemoryBroker, "unsubscribe", name)
-    patch.wrap(MemoryBroker, "publish", publish)
+    patch.wrap(Fanout, "subscribe", name)
+    patch.wrap(Fanout, "unsubscribe", name)
+    patch.wrap(Fanout, "_deliver", publish)
 
 
 @mutant(
@@ -489,7 +490,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A subscription to a channel gets the events of the channels below it, too."""
 
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+    def publish(original: Callable[..., None], self: Fanout, event: Event) -> None:
         original(self, event)
         above = event.channel
         while "/" in above:
@@ -497,7 +498,7 @@ def _(patch: Patch) -> None:
             for subscriber in self._channels.get(above, ()):
                 subscriber.deliver(event)
 
-    patch.wrap(MemoryBroker, "publish", publish)
+    patch.wrap(Fanout, "_deliver", publish)
 
 
 @mutant(
@@ -509,12 +510,12 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Every event reaches every subscription, whatever its channel."""
 
-    def publish(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+    def publish(original: Callable[..., None], self: Fanout, event: Event) -> None:
         for subscribers in self._channels.values():
             for subscriber in subscribers:
                 subscriber.deliver(event)
 
-    patch.wrap(MemoryBroker, "publish", publish)
+    patch.wrap(Fanout, "_deliver", publish)
 
 
 @mutant(
@@ -562,8 +563,8 @@ def _(patch: Patch) -> None:
 
 def _refuse_channels(patch: Patch, part: str) -> None:
     def check(
-        original: Callable[..., tuple[str, bool]], message: messages.Subscribe, profiles: frozenset[str]
-    ) -> tuple[str, bool]:
+        original: Callable[..., Target], message: messages.Subscribe, profiles: frozenset[str]
+    ) -> Target:
         if isinstance(message.channel, str) and part in message.channel:
             raise ExchangeError(ErrorCode.BAD_REQUEST, f"{part} in a channel")
         return original(message, profiles)

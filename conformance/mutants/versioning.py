@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol import greeting, messages, reading
 from holdfast_reference.protocol.codec import Suspect
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
+from holdfast_reference.protocol.messages import Ack
 from holdfast_reference.protocol.outgoing import Outgoing
 
 from mutants.harness import Patch, mutant
 from mutants.tools import on_write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
 
     from holdfast_reference.protocol.connection import Connection
     from holdfast_reference.protocol.effects import Effects
@@ -124,6 +125,13 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """An ack without its profile is a broken frame."""
     patch.set(core, "is_ignored", lambda frame, profiles: False)
+
+    def ack(original: Callable[..., Effects], core: Connection, *args: object) -> Effects:
+        return core.close(4005) if "ack" not in core.profiles else original(core, *args)
+
+    read = cast("MutableMapping[type, Callable[..., Effects]]", core._READERS)
+    before = read[Ack]
+    patch.item(read, Ack, lambda *args: ack(before, *args))
 
 
 @mutant(
