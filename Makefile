@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TARGET ?=
 NODE_WS := conformance/implementations/node-ws
 
-.PHONY: check test lint selftest docs check-node outside bench lock clean
+.PHONY: check test lint selftest explore docs check-node outside bench lock clean
 
 check: $(VENV)/.check  ## run the conformance suite against the reference server (or TARGET=...)
 	$(BIN)/holdfast check $(TARGET)
@@ -21,6 +21,10 @@ lint: $(VENV)/.dev
 
 selftest: $(VENV)/.dev  ## prove the suite: mutants die, null targets fail, legal variants stay green
 	cd conformance && ../$(BIN)/python -m mutants
+
+explore: $(VENV)/.dev  ## every interleaving of the real cores within small bounds, then the planted bugs
+	cd reference && ../$(BIN)/python -m exploration
+	cd reference && ../$(BIN)/python -m exploration --bugs
 
 check-node: $(VENV)/.check $(NODE_WS)/node_modules  ## judge the independent Node server
 	$(BIN)/holdfast check $(NODE_WS)/target.toml
