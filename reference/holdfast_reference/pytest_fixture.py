@@ -26,7 +26,11 @@ _PRINCIPALS = {
     "bob": "tok-bob",
     "carol": "tok-carol",
     "brief": "tok-brief",
+    "alice-brief": "tok-alice-brief",
     "expired": "tok-expired",
+    "limited": "tok-limited",
+    "small": "tok-small",
+    "small-2": "tok-small-2",
 }
 
 
@@ -93,8 +97,8 @@ def holdfast_shared_server(
 ) -> Iterator[HoldfastServer]:
     """One Holdfast server for the whole test run: hundreds of tests for the price of one start.
 
-    Sessions and subscriptions end with their connections, so tests that each use channels of their own do
-    not see each other. The report of a failing test holds what the server logged during that test.
+    Tests that each use channels of their own do not see each other. The report of a failing test holds what
+    the server logged during that test.
     """
     with _serving(request.config, holdfast_server_args, tmp_path_factory.mktemp("holdfast")) as server:
         yield server

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from examples.chat import room
 from examples.follow import follow
 from holdfast_reference.client import connect
 from holdfast_reference.config import Config
 
-if TYPE_CHECKING:
-    import pytest
-
 pytest_plugins = ["pytester"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_ten_lines(pytester: pytest.Pytester) -> None:
-    """The example test passes as the test of any project would: with the fixture, in its own pytest run."""
-    pytester.makepyfile(test_ten_lines=(EXAMPLES / "test_ten_lines.py").read_text())
-    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+@pytest.mark.parametrize(("name", "tests"), [("test_ten_lines", 1), ("test_lost_connection", 2)])
+def test_example_tests(pytester: pytest.Pytester, name: str, tests: int) -> None:
+    """They pass as the tests of any project would: with the fixture, in a pytest run of their own."""
+    pytester.makepyfile(**{name: (EXAMPLES / f"{name}.py").read_text()})
+    pytester.runpytest_inprocess().assert_outcomes(passed=tests)
 
 
 async def test_the_chat_room_is_followed_from_its_first_line() -> None:
