@@ -125,7 +125,7 @@ class TokenAuthenticator:
             credentials = self._cookie_of(upgrade)
         if credentials is None:
             if self._anonymous:
-                return Grant(f"anonymous:{secrets.token_hex(8)}", self._nobody)
+                return Grant(f"anonymous:{secrets.token_hex(8)}", self._nobody, anonymous=True)
             raise ExchangeError(ErrorCode.UNAUTHENTICATED, "no credentials")
         if credentials.scheme != "bearer":
             raise ExchangeError(ErrorCode.UNAUTHENTICATED, "unknown scheme")

@@ -157,6 +157,11 @@ class Connection:
         """Whether `peek` may have something to give."""
         return bool(self._outgoing)
 
+    @property
+    def replaying(self) -> bool:
+        """Whether `peek` goes on with a log, of which it gives little at a time."""
+        return self._outgoing.replaying
+
     def peek(self, size: int) -> list[bytes]:
         """The next frames to write, about `size` bytes, at least one if any may leave; `written` is next."""
         return self._outgoing.peek(size)

@@ -50,6 +50,7 @@ AUTH_END: Final = 7  #: the terminal of an `auth`, which has a slot of its own
 REFUSAL: Final = 8  #: a terminal that holds none
 REPLAYED: Final = 9  #: an event, or a gap for trimming, from the log: one for each subscription that replays
 _KINDS: Final = 10
+_REPLAYED_AT_ONCE: Final = 8  # events from logs per peek: others want to be served too
 _DISCARDED: Final = frozenset({EVENT, GAP, CHUNK, REPLAYED})
 
 #: Kind, exchange, the text up to and with its `id`, the text after that, and the place in the log or 0.
@@ -131,6 +132,11 @@ class Outgoing:
         return self._sequenced and (
             self.sent - self.acked >= self._limits.window or self._unacked_bytes >= self._limits.window_bytes
         )
+
+    @property
+    def replaying(self) -> bool:
+        """Whether an event from a log is next to leave, or one behind what leaves with it."""
+        return self.counts[REPLAYED] > 0 and not self.blocked
 
     # What is queued.
 
@@ -366,6 +372,8 @@ class Outgoing:
                 if kind == GAP:
                     head, tail = split(_overflow_gap(id, self._missed[id]))
                 elif kind == REPLAYED:
+                    if len(self._ahead) == _REPLAYED_AT_ONCE:
+                        break
                     following = self.places[id].read(position)
                     self._ahead.append(following)
                     if following is not None:

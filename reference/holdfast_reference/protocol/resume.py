@@ -11,7 +11,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from holdfast_reference.protocol.effects import Ended, Supersede
+from holdfast_reference.protocol.effects import NOTHING, Ended, Supersede
 from holdfast_reference.protocol.errors import CloseCode, ProtocolViolation
 from holdfast_reference.protocol.states import SessionInput, SessionState
 from holdfast_reference.protocol.timers import NEVER
@@ -31,8 +31,7 @@ __all__ = ["Refusal", "Sessions", "Tombstone"]
 class Tombstone(NamedTuple):
     """What is left of a session that has ended, until the time `until`."""
 
-    principal: str
-    anonymous: bool
+    owner: str | None
     attempt: int
     last_id: int
     why: str
@@ -68,19 +67,25 @@ class Sessions:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._sessions: dict[bytes, Session] = {}
-        self._suspended: dict[str, dict[bytes, Session]] = {}  # by principal, longest suspended first
+        self._suspended: dict[str | None, dict[bytes, Session]] = {}  # by owner, longest suspended first
         self._tombstones: dict[bytes, Tombstone] = {}  # oldest first
-        self._graves: dict[str, dict[bytes, None]] = {}  # names of tombstones by principal, oldest first
+        self._graves: dict[str | None, dict[bytes, None]] = {}  # names of tombstones by owner, oldest first
 
     def begin(self, session: Session, secret: str) -> None:
         """From now on a session can be resumed by its name."""
         session.secret = _digest(secret)
         self._sessions[session.secret] = session
 
-    def forget(self, session: Session) -> None:
-        """Make a session unknown to every later resume; its connection stays."""
+    def forget(self, session: Session) -> Effects:
+        """Make a session unknown to every later resume; its connection stays. Without one it ends."""
+        suspended = session.state is SessionState.SUSPENDED
+        self._wake(session)
         self._sessions.pop(session.secret, None)
         session.secret = b""
+        if not suspended:
+            return NOTHING
+        session.end(SessionInput.EVICTION)
+        return [Ended(session.origin)]
 
     # A connection comes.
 
@@ -105,7 +110,7 @@ class Sessions:
         if session is None:
             return self._recall(secret, wanted, grant, now), effects
         assert session.grant is not None
-        if not _is_same(session.grant.principal, session.grant.anonymous, grant):
+        if not _is_same(_owner(session.grant), grant):
             return _UNKNOWN, effects
         _check_attempt(wanted.attempt, session.attempt)
         session.attempt = wanted.attempt
@@ -125,7 +130,7 @@ class Sessions:
         """What a resume of a session is told that is no more."""
         self._forget_old(now)
         tombstone = self._tombstones.get(secret)
-        if tombstone is None or not _is_same(tombstone.principal, tombstone.anonymous, grant):
+        if tombstone is None or not _is_same(tombstone.owner, grant):
             return _UNKNOWN
         _check_attempt(wanted.attempt, tombstone.attempt)
         self._tombstones[secret] = tombstone._replace(attempt=wanted.attempt)
@@ -148,7 +153,7 @@ class Sessions:
         session.step(SessionInput.CONNECTION_LOST)
         session.ends_at = now + session.limits.resume_ms / 1000
         effects: list[Effect] = [*session.detach()]
-        waiting = self._suspended.setdefault(session.grant.principal, {})
+        waiting = self._suspended.setdefault(_owner(session.grant), {})
         waiting[session.secret] = session
         if len(waiting) > self.settings.suspended:
             effects += self.end(next(iter(waiting.values())), SessionInput.EVICTION, now)
@@ -166,17 +171,16 @@ class Sessions:
         session.end(input)
         if session.secret:
             assert session.grant is not None
-            principal = session.grant.principal
+            owner = _owner(session.grant)
             del self._sessions[session.secret]
             self._tombstones[session.secret] = Tombstone(
-                principal,
-                session.grant.anonymous,
+                owner,
                 session.attempt,
                 session.exchanges.last_id,
                 _WHY[input],
                 now + session.limits.resume_ms / 1000,
             )
-            graves = self._graves.setdefault(principal, {})
+            graves = self._graves.setdefault(owner, {})
             graves[session.secret] = None
             if len(graves) > self.settings.tombstones:
                 self._clear(next(iter(graves)))
@@ -187,10 +191,10 @@ class Sessions:
         """Take a session off the suspended ones, if it is one of them."""
         if session.state is SessionState.SUSPENDED:
             assert session.grant is not None
-            principal = session.grant.principal
-            del self._suspended[principal][session.secret]
-            if not self._suspended[principal]:
-                del self._suspended[principal]
+            owner = _owner(session.grant)
+            del self._suspended[owner][session.secret]
+            if not self._suspended[owner]:
+                del self._suspended[owner]
 
     def _forget_old(self, now: float) -> None:
         while self._tombstones:
@@ -200,10 +204,10 @@ class Sessions:
             self._clear(secret)
 
     def _clear(self, secret: bytes) -> None:
-        principal = self._tombstones.pop(secret).principal
-        del self._graves[principal][secret]
-        if not self._graves[principal]:
-            del self._graves[principal]
+        owner = self._tombstones.pop(secret).owner
+        del self._graves[owner][secret]
+        if not self._graves[owner]:
+            del self._graves[owner]
 
     # The state as a value.
 
@@ -218,10 +222,10 @@ class Sessions:
             if session not in twins:
                 twins[session] = session.copy()
             twin._sessions[secret] = twins[session]
-        for principal, waiting in self._suspended.items():
-            twin._suspended[principal] = {secret: twins[session] for secret, session in waiting.items()}
+        for owner, waiting in self._suspended.items():
+            twin._suspended[owner] = {secret: twins[session] for secret, session in waiting.items()}
         twin._tombstones = self._tombstones.copy()
-        twin._graves = {principal: graves.copy() for principal, graves in self._graves.items()}
+        twin._graves = {owner: graves.copy() for owner, graves in self._graves.items()}
         return twin
 
     def key(self) -> Hashable:
@@ -236,9 +240,17 @@ def _digest(secret: str) -> bytes:
     return sha256(secret.encode(errors="surrogatepass")).digest()
 
 
-def _is_same(principal: str, anonymous: bool, grant: Grant) -> bool:
-    """Whether a session of this principal is the grant's. Without credentials, its name is all there is."""
-    return grant.anonymous if anonymous else principal == grant.principal and not grant.anonymous
+def _owner(grant: Grant) -> str | None:
+    """Whose sessions are counted together, and may be resumed; None stands for everybody without credentials.
+
+    Such a client is the principal of the session that it names: the name is all there is.
+    """
+    return None if grant.anonymous else grant.principal
+
+
+def _is_same(owner: str | None, grant: Grant) -> bool:
+    """Whether somebody's session is the grant's. Spec: [RES-18]."""
+    return owner == _owner(grant)
 
 
 def _check_attempt(attempt: int, highest: int) -> None:

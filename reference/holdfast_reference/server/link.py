@@ -101,6 +101,7 @@ class Link:
         "dirty",
         "look_at",
         "owner",
+        "replays",
         "session",
         "writing",
     )
@@ -122,6 +123,7 @@ class Link:
         self._final: bytes | None = None  # the close frame, until it is handed to the socket
         self._peer_closed = False
         self._deaf = False
+        self.replays = False
         self.aborted = False  # it is to end without a close frame
         self._closing = False  # our close frame is on its way, or has left
         self._close_by = float("inf")  # when waiting for the end of the closing handshake ends
@@ -351,6 +353,9 @@ class Link:
                 return False
             self._controls.clear()
             self.core.written(len(texts), now)
+            if self._final is None and self.core.replaying:
+                self.owner.flusher.add_replay(self)
+                return True
             if self._final is None and not self.core.pending:
                 return True
 

@@ -268,7 +268,7 @@ class Session:
             self.link.drain(deadline_ms)
 
     def forget(self) -> None:
-        self.owner.core.forget(self.core)
+        self.do(self.owner.core.forget(self.core))
 
 
 def _as_generator(result: object) -> AsyncGenerator[object, None]:

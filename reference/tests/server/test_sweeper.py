@@ -22,6 +22,7 @@ class Fake:
         self.due = due
         self.ticks: list[float] = []
         self.flushes = 0
+        self.replays = False
 
     def deadline(self) -> float:
         return self.due
@@ -112,6 +113,33 @@ async def test_the_dirty_are_flushed_once_per_turn() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert (first.flushes, second.flushes) == (1, 2)
         nursery.cancel_scope.cancel()
+
+
+async def test_of_those_that_replay_one_is_flushed_per_turn() -> None:
+    """Whoever has something live to write waits for one of them at most."""
+    flusher = Flusher()
+    order: list[str] = []
+
+    class Named(Fake):
+        def __init__(self, name: str, times: int) -> None:
+            super().__init__(0)
+            self.name, self.times = name, times
+
+        def flush(self, now: float) -> None:
+            order.append(self.name)
+            self.times -= 1
+            if self.times:
+                flusher.add_replay(self)
+
+    async with trio.open_nursery() as nursery:
+        for replaying in (Named("a", 3), Named("b", 2)):
+            flusher.add_replay(replaying)
+            flusher.add_replay(replaying)
+        flusher.add(Named("live", 1))
+        nursery.start_soon(flusher.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert order == ["live", "a", "b", "a", "b", "a"]
 
 
 async def test_one_that_is_dirty_again_while_flushing_is_not_forgotten() -> None:
