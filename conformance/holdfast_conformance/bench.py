@@ -44,6 +44,7 @@ class Bench:
             it.
         intrusive: whether floods and stalls are allowed although the target is not on loopback.
         process: the process id of the target, when this run started it.
+        runs: how often each check has been started.
     """
 
     target: Target
@@ -59,6 +60,7 @@ class Bench:
     intrusive: bool = False
     process: int | None = None
     run_id: str = ""
+    runs: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or f"{random.SystemRandom().getrandbits(32):08x}"

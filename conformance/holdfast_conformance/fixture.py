@@ -69,6 +69,7 @@ class Fixture:
         self.journal = Journal()
         self.peers: list[Peer] = []
         self._emitter: Session | None = None
+        self._run = bench.runs[check.id] = bench.runs.get(check.id, 0) + 1
         self._names = 0
         self._payloads = 0
 
@@ -253,14 +254,17 @@ class Fixture:
     # Names
 
     def channel(self, kind: str = "open") -> str:
-        """Return a channel of a kind of the target file: `open` and `restricted` are fresh each time."""
+        """Return a channel of a kind of the target file: `open` and `restricted` are fresh each time.
+
+        Also when the check runs again: a log outlives the run of a check.
+        """
         template = self.bench.target.channels.get(kind)
         if template is None and kind == "open":
             template = "conf/{run}/{test}/{n}"
         if template is None:
             raise Unverified(f"add a channel `{kind}` to [channels] in the target file")
         self._names += 1
-        slug = self.check.id.replace("/", "-")
+        slug = self.check.id.replace("/", "-") + (f"-{self._run}" if self._run > 1 else "")
         return (
             template.replace("{run}", self.bench.run_id)
             .replace("{test}", slug)

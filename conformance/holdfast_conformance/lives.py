@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from .client import Peer
     from .session import Session
 
-__all__ = ["ask", "is_refused", "pause", "resume_error", "tight_session"]
+__all__ = ["ask", "is_refused", "pause", "resume_error", "secluded", "tight_session"]
 
 TIGHT = 2048
 """The largest `queue` that a check overfills for a session."""
+
+
+def secluded(t: Test) -> str | None:
+    """Return an identity that few checks use, so that others do not push its sessions and tombstones out."""
+    return "carol" if "carol" in t.bench.target.identities else None
 
 
 async def tight_session(

@@ -141,7 +141,7 @@ async def forward(t: Test, written: Row, size: int) -> list[list[object]]:
     while more and len(pages) <= written.end:
         read = await page(narrow, written.channel, after=place)
         bytes_ = len(read.frame.text.encode())
-        t.that(bytes_ <= SMALL, f"a page has {bytes_} bytes", frame=read.frame, requirement="LIM-05")
+        t.that(bytes_ <= SMALL, f"a page has {bytes_} bytes", frame=read.frame)
         t.that(bool(read.events), "a page with `more` is empty", frame=read.frame, hint="paging must advance")
         pages.append(numbers(read))
         place, more = read.end, read.more is True

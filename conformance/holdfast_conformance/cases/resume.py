@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_conformance.case import Test, check
 from holdfast_conformance.frames import Opcode, close_payload, encode
-from holdfast_conformance.lives import pause, tight_session
+from holdfast_conformance.lives import pause, secluded, tight_session
 from holdfast_conformance.logs import arrived
 from holdfast_conformance.traffic import account, number, pour, reached, script, upcoming
 
@@ -267,7 +267,7 @@ async def work_goes_on(t: Test) -> None:
 )
 async def timeout_while_suspended(t: Test) -> None:
     """A request whose `timeout_ms` passes while its session is suspended has ended by then."""
-    alice = await t.session(name="alice")
+    alice = await t.session(secluded(t), name="carol")
     margin = t.bench.clock.scale
     if alice.limit("resume_ms") < 1000 * (0.5 + 2 * margin):
         raise t.unverified("resume_ms is too short to see a timeout pass while the session is suspended")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast_conformance.case import Session, Test, check
-from holdfast_conformance.lives import ask, is_refused, pause, resume_error
+from holdfast_conformance.lives import ask, is_refused, pause, resume_error, secluded
 
 LONG = 60000
 """Milliseconds that a request is held when it has to outlive the check."""
@@ -12,11 +12,6 @@ LONG = 60000
 def nobody(t: Test) -> dict[str, object]:
     """Return credentials that no server knows."""
     return {"scheme": "bearer", "token": f"nobody-{t.random.getrandbits(64):x}"}
-
-
-def secluded(t: Test) -> str | None:
-    """Return an identity that few checks use, so that nobody else's tombstones push out ours."""
-    return "carol" if "carol" in t.bench.target.identities else None
 
 
 async def ended(t: Test) -> Session:
