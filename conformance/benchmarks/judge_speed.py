@@ -3,7 +3,7 @@
     python conformance/benchmarks/judge_speed.py [PUBLISHES]
 
 Eight publishers on two channels, of which one has two subscribers and the other one; one session is cut and
-resumed all the time. `seconds` is the judging of rows that are in memory; `reading_s` is that of the file.
+resumed all the time. `cpu_seconds` is the judging of rows in memory; `reading_cpu_s` the reading of the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CUT_EVERY = 1000
 
 
 def made(publishes: int) -> list[Row]:
-    """Return a history of a server without a fault: so many publishes, one and a half times as many deliveries."""
+    """Return a history of a server without a fault, with one and a half deliveries for each publish."""
     rows: list[dict[str, object]] = [{"what": "plan", "format": FORMAT, "identities": {}}]
     conns = 0
     conn: dict[str, int] = {}
@@ -64,7 +64,7 @@ def made(publishes: int) -> list[Row]:
     for client, channel in subscribers.items():
         frame = {"type": "subscribe", "id": 1, "channel": channel}
         rows.append({"what": "call", "client": client, "life": 1, "frame": frame})
-        got(client, type="open", id=1, cursor="e:0")
+        got(client, type="open", id=1, cursor="e:start")
     for n in range(publishes):
         publisher, channel, id = f"p{n % PUBLISHERS}", "xy"[n % 2], n // PUBLISHERS + 1
         data = {"t": f"{publisher}.{id}"}
@@ -79,8 +79,7 @@ def made(publishes: int) -> list[Row]:
         got(publisher, type="result", id=id, data={"cursor": f"e:{n}"})
         rows.append({"what": "return", "client": publisher, "life": 1, "id": id, "outcome": "ok"})
         if n % 64 == 0:
-            ack = {"type": "ack", "seq": seq[publisher]}
-            for client in [*(f"p{m}" for m in range(PUBLISHERS))]:
+            for client in (f"p{m}" for m in range(PUBLISHERS)):
                 ack = {"type": "ack", "seq": seq[client]}
                 rows.append({"what": "sent", "client": client, "conn": conn[client], "frame": ack})
         if n % CUT_EVERY == CUT_EVERY - 1:
@@ -104,13 +103,13 @@ def main() -> None:
         path = Path(folder) / "history.jsonl"
         write(path, rows)
         size = path.stat().st_size
-        began = time.perf_counter()
+        began = time.process_time()
         rows = [json.loads(line) for line in path.open(encoding="utf-8")]
-        reading = time.perf_counter() - began
+        reading = time.process_time() - began
     gc.collect()
-    began = time.perf_counter()
+    began = time.process_time()
     found = judge(rows)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     line = {
         "benchmark": "judge_speed",
         "publishes": found.counts["publishes"],
@@ -120,8 +119,8 @@ def main() -> None:
         "megabytes": round(size / 1e6, 1),
         "anomalies": len(found.found),
         "order": found.order,
-        "seconds": round(seconds, 2),
-        "reading_s": round(reading, 2),
+        "cpu_seconds": round(seconds, 2),
+        "reading_cpu_s": round(reading, 2),
         "load_average": os.getloadavg()[0],
     }
     print(json.dumps(line))

@@ -71,7 +71,7 @@ class _Maker:
         conn = int(words.pop(0)[1:]) if words[0].startswith("@") else self.newest.get(client, 0)
         verb, *words = words
         plain = [word for word in words if "=" not in word]
-        named = {
+        named: dict[str, object] = {
             name: _value(value) for name, _, value in (word.partition("=") for word in words if "=" in word)
         }
         if "t" in named and verb != "sent":
@@ -130,7 +130,9 @@ class _Maker:
                     what="return", client=client, life=self.lives[client], id=int(plain[0]), outcome="ok"
                 )
             case "listen":
-                opened = {name: named.pop(name) for name in ("cursor", "recovered") if name in named}
+                opened: dict[str, object] = {
+                    name: named.pop(name) for name in ("cursor", "recovered") if name in named
+                }
                 frame = {"type": "subscribe", "id": int(plain[0]), "channel": plain[1], **named}
                 self.add(what="call", client=client, life=self.lives[client], frame=frame)
                 self.got(here, "open", {"id": int(plain[0]), **opened})

@@ -128,6 +128,15 @@ CASES = {
         a got event id=1 t=b.3 cursor=k3
         a fence
     """),
+    "begins before its own cursor": ("cursor-lie", "HIS-02", ALL, """
+        a join
+        b join
+        b publish 1 x b.1 cursor=k1
+        a call subscribe 1 channel=x last=1
+        !a got open id=1 cursor=k1
+        =a got open id=1 cursor=k0
+        a got event id=1 t=b.1 cursor=k1
+    """),
     "one cursor for two places": ("cursor-lie", "HIS-21", ALL, """
         b join
         b publish 1 x b.1 cursor=k1

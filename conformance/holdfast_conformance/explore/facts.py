@@ -41,12 +41,12 @@ class Publish:
     channel: str
     data: object
     call: int
+    exchanges: list[Exchange]
     echo: bool = True
     dedupe: str = ""
     done: int = NEVER
     seen: int = NEVER
     outcome: str = "maybe"
-    exchanges: list[Exchange] = field(default_factory=list)
 
 
 class Place(NamedTuple):
@@ -93,8 +93,8 @@ class Exchange:
 class Subscription:
     """What reached one subscription: events and gaps in their order.
 
-    `start` is the place from which it promised to continue: that of `since` when it recovered. `unsure` says
-    that it may begin with older events, as with `last`.
+    `cursor` is that of its `open`; `start` the place from which it promised to continue, where that is known.
+    `unsure` says that it may begin with older events, as with `last`.
     """
 
     exchange: Exchange
@@ -102,6 +102,7 @@ class Subscription:
     pattern: str | None
     opened: int = NEVER
     has_log: bool = False
+    cursor: str = ""
     recovered: bool | None = None
     start: Place | None = None
     items: list[Item | Gap] = field(default_factory=list)
@@ -183,7 +184,7 @@ class Facts:
     """Everything that the first reading of a history found; `counts` is the evidence, see `guarantees`."""
 
     publishes: dict[str, Publish] = field(default_factory=dict)
-    channels: dict[str, list[Publish]] = field(default_factory=dict)
+    channels: dict[str, list[Publish]] = field(default_factory=lambda: defaultdict(list))
     subscriptions: list[Subscription] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .facts import NEVER, Gap, Item, Place
@@ -29,6 +30,10 @@ __all__ = ["MOST", "Judgement", "judge"]
 
 MOST = 20
 """Findings of one class in one history; what broke once in a thousand places is told often enough."""
+
+
+_call = attrgetter("call")
+_row = attrgetter("row")
 
 
 @dataclass(slots=True)
@@ -133,8 +138,12 @@ class _Judge:
         mine: dict[str, _Run] = {}
         had = subscription.had
         before = subscription.exchange.call
-        place = subscription.start
-        fresh = place is None and not subscription.unsure
+        fresh = subscription.start is None and not subscription.unsure
+        if subscription.start is None and subscription.has_log and subscription.channel is not None:
+            # What the cursor of its `open` names may have come out later.
+            place = self._facts.place(subscription.channel, subscription.cursor)
+            if place is not None and place.event is not None:
+                subscription.start = place
         for index, item in enumerate(subscription.items):
             if type(item) is Gap:
                 continue
@@ -275,11 +284,10 @@ class _Judge:
             else:
                 early = event.done < start.low
             if early:
-                message = (
-                    f"{event.token} does not follow the cursor from which {run.subscription.name} recovered"
-                )
+                message = f"{event.token} does not follow the cursor with which {run.subscription.name} began"
                 rows = (event.done,) if event.done < NEVER else ()
-                self._accuse("cursor-lie", "HIS-05", message, *rows, item.row)
+                sentence = "HIS-05" if run.subscription.recovered else "HIS-02"
+                self._accuse("cursor-lie", sentence, message, *rows, item.row)
 
     def _holes(
         self, run: _Run, start: Place | None, found: Order, missing: dict[Publish, tuple[int, int] | None]
@@ -484,14 +492,6 @@ class _Judge:
                     break
         if before is not None and place is not None and place.event is not None and place.event not in page:
             self._accuse("cursor-lie", "HIS-23", f"a page up to {place.event.token} does not hold it", row)
-
-
-def _call(event: Publish) -> int:
-    return event.call
-
-
-def _row(item: Item) -> int:
-    return item.row
 
 
 def _conn(item: Item | Gap) -> int | None:

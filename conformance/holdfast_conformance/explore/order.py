@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .facts import NEVER
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from .facts import Publish
 
 __all__ = ["Order", "consistent", "inversion", "order"]
+
+
+_seen = attrgetter("seen")
+_call = attrgetter("call")
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class Order:
 def order(runs: Sequence[Sequence[Publish]]) -> Order | None:
     """Return an order of everything in `runs`, each of which is one subscriber's; None when there is none."""
     every = {event for run in runs for event in run}
-    events = sorted(every, key=lambda event: event.seen)
+    events = sorted(every, key=_seen)
     position = {event: at for at, event in enumerate(events)}
     if not (_explains(position, runs) and _in_time(events)):
         sorted_events = _sorted(every, runs, in_time=True)
@@ -73,7 +78,7 @@ def order(runs: Sequence[Sequence[Publish]]) -> Order | None:
 def consistent(runs: Sequence[Sequence[Publish]]) -> bool:
     """Return whether one order explains all runs, whatever the moments say."""
     every = {event for run in runs for event in run}
-    events = sorted(every, key=lambda event: event.seen)
+    events = sorted(every, key=_seen)
     if _explains({event: at for at, event in enumerate(events)}, runs):
         return True
     return _sorted(every, runs, in_time=False) is not None
@@ -123,7 +128,7 @@ def _in_time(events: Sequence[Publish]) -> bool:
 
 def _sorted(every: set[Publish], runs: Sequence[Sequence[Publish]], *, in_time: bool) -> list[Publish] | None:
     """Sort topologically, with `in_time` also by the moments; None when the statements contradict."""
-    events = sorted(every, key=lambda event: event.seen)
+    events = sorted(every, key=_seen)
     number = {event: at for at, event in enumerate(events)}
     edges = [
         (number[before], number[after])
@@ -160,7 +165,7 @@ def _edges_of_time(events: Sequence[Publish], number: dict[Publish, int]) -> lis
     edges: list[tuple[int, int]] = []
     moments: list[tuple[int, bool, int]] = []
     last: dict[object, int] = {}
-    for event in sorted(events, key=lambda event: event.call):
+    for event in sorted(events, key=_call):
         at = number[event]
         moments.append((event.call, False, at))
         if event.done < NEVER:

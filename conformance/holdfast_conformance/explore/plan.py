@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, cast
 from .. import schemas
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["FORMAT", "Client", "Finding", "Plan", "PlanError", "Step", "read", "size", "without", "write"]
@@ -111,9 +112,9 @@ def read(path: Path) -> Plan:
     return cast("Plan", plan)
 
 
-def write(path: Path, plan: Plan) -> None:
-    """Write a plan."""
-    path.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", "utf-8")
+def write(path: Path, plan: Plan, mask: Callable[[str], str] = str) -> None:
+    """Write a plan; `mask` hides secrets."""
+    path.write_text(mask(json.dumps(plan, indent=1, ensure_ascii=False)) + "\n", "utf-8")
 
 
 def size(plan: Plan) -> int:

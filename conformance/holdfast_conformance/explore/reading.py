@@ -110,17 +110,18 @@ class Reading:
     def _publish(self, i: int, channel: str, exchange: Exchange) -> None:
         frame, data = exchange.sent, exchange.sent.get("data")
         token = unique(data) or ""
-        publish = self.facts.publishes.get(token)
+        facts = self.facts
+        publish = facts.publishes.get(token)
         if publish is None:
-            publish = Publish(
-                token, exchange.life, channel, data, i, frame.get("echo", True), frame.get("dedupe", "")
-            )
-            self.facts.publishes[token] = publish
-            self.facts.channels.setdefault(channel, []).append(publish)
+            publish = Publish(token, exchange.life, channel, data, i, [exchange])
+            if len(frame) > 4:  # more than every publish has
+                publish.echo, publish.dedupe = frame.get("echo", True), frame.get("dedupe", "")
+            facts.publishes[token] = publish
+            facts.channels[channel].append(publish)
         else:
             self._counts["repeats"] += 1
+            publish.exchanges.append(exchange)
         exchange.publish = publish
-        publish.exchanges.append(exchange)
         if publish.dedupe:
             key = (exchange.life.principal, channel, publish.dedupe)
             self._keys.setdefault(key, []).append(exchange)
@@ -205,8 +206,14 @@ class Reading:
                     self._counts["fences"] += 1
             return
         seq = said.get("seq")
-        if seq is not None and not self._in_sequence(i, seq, said, conn, life):
-            return
+        if seq is not None:
+            if seq == conn.next and life.got < seq and (not life.window or seq <= life.acked + life.window):
+                conn.next = seq + 1
+                conn.first = False
+                life.got = seq
+                life.frames[seq] = said
+            elif not self._odd_sequence(i, seq, said, conn, life):
+                return
         exchange = life.exchanges.get(id)
         if exchange is None:
             self.accuse("orphan-reply", "RPC-03", f"{type} names {id}, which {life.name} has not started", i)
@@ -286,8 +293,8 @@ class Reading:
                 "wrongly-closed", "RES-16", f"the honest resume of {life.name} was refused with mismatch", i,
             )  # fmt: skip
 
-    def _in_sequence(self, i: int, seq: int, said: Said, conn: Connection, life: Life) -> bool:
-        """Judge the number of a frame; return whether the frame is new to its session."""
+    def _odd_sequence(self, i: int, seq: int, said: Said, conn: Connection, life: Life) -> bool:
+        """Judge a number that is not simply the next; return whether the frame is new to its session."""
         if seq != conn.next:
             if seq > conn.next:
                 if conn.first and conn.resumed:
@@ -328,7 +335,7 @@ class Reading:
         subscription.recovered = said.get("recovered")
         cursor = said.get("cursor")
         if cursor is not None and "history" in self.facts.profiles:
-            subscription.has_log = True
+            subscription.has_log, subscription.cursor = True, cursor
             self._counts["logged"] += 1
             if subscription.channel is not None and not subscription.recovered and not subscription.unsure:
                 self._name_place(subscription.channel, cursor, Place(None, exchange.call, i))

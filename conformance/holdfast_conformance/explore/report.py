@@ -137,7 +137,7 @@ def save(folder: Path, exploration: Exploration, mask: Callable[[str], str]) -> 
         stored: Plan = {**found.performance.plan, "finding": what}
         if exploration.source != bundled().source:
             stored["target"] = exploration.source
-        write_plan(folder / f"{stem}.plan.json", stored)
+        write_plan(folder / f"{stem}.plan.json", stored, mask)
         write_history(folder / f"{stem}.history.jsonl", found.performance.rows, mask)
         replay = f"holdfast replay {shlex.quote(str(folder / f'{stem}.plan.json'))}"
         text = finding(found, mask, f"{folder / stem}.{{plan.json,history.jsonl,txt}}", replay)
