@@ -12,7 +12,7 @@ from holdfast_reference.client.errors import (
     RequestError,
     SessionLost,
 )
-from holdfast_reference.client.frames import ABSENT, Event, Gap, GoAway, Welcome
+from holdfast_reference.client.frames import ABSENT, Event, Gap, GoAway, Opened, Welcome
 from holdfast_reference.client.inbox import Stream, Subscription
 from holdfast_reference.client.reaction import Reaction
 
@@ -25,6 +25,7 @@ __all__ = [
     "GoAway",
     "HoldfastError",
     "Lagged",
+    "Opened",
     "Reaction",
     "RequestError",
     "Session",

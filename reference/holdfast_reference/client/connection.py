@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -104,6 +105,14 @@ async def connect(
         raise ConnectionFailed(f"no WebSocket at {url}: {status or 'no answer'}", status) from error
 
 
+@dataclass(slots=True)
+class Answer:
+    """What a ping waits for; `held` is None when there will be no answer."""
+
+    event: trio.Event = field(default_factory=trio.Event)
+    held: bool | None = None
+
+
 class Session:
     """What `connect` gives: exchanges with the server, as many at a time as you like.
 
@@ -124,7 +133,7 @@ class Session:
         self._websocket = websocket
         self._core = ClientCore()
         self._inboxes: dict[int, Inbox] = {}
-        self._pings: dict[str, trio.Event] = {}
+        self._pings: dict[str, Answer] = {}
         self._sending = False
         self._outbox_changed = trio.lowlevel.ParkingLot()
         self._ended: tuple[int | None, str] | None = None
@@ -139,13 +148,22 @@ class Session:
         """
         return await self._call(calls.request(method, data, timeout_ms=timeout_ms))
 
-    async def publish(self, channel: str, data: object, *, echo: bool = True) -> None:
+    async def publish(
+        self, channel: str, data: object, *, echo: bool = True, dedupe: str | None = None
+    ) -> str | None:
         """Publish one event; it has entered the channel when this returns.
 
         Args:
             echo: whether this session's own subscriptions are to see it.
+            dedupe: a name of your own for it (profile `history`): another publish with that name succeeds and
+                does nothing. So it may be tried again in another session.
+
+        Returns:
+            the cursor just after it; None without profile `history`, or when the channel keeps no log.
         """
-        await self._call(calls.publish(channel, data, echo=echo))
+        answer = await self._call(calls.publish(channel, data, echo=echo, dedupe=dedupe))
+        cursor = answer.get("cursor") if isinstance(answer, dict) else None
+        return cursor if isinstance(cursor, str) else None
 
     async def authenticate(self, token: str) -> int | None:
         """Present new credentials of the same principal; return how many ms they last, None for ever."""
@@ -155,18 +173,28 @@ class Session:
 
     @asynccontextmanager
     async def subscribe(
-        self, channel: str | None = None, *, pattern: str | None = None, waiting: int = WAITING_PARTS
+        self,
+        channel: str | None = None,
+        *,
+        pattern: str | None = None,
+        since: str | None = None,
+        last: int | None = None,
+        require: bool = False,
+        waiting: int = WAITING_PARTS,
     ) -> AsyncIterator[Subscription]:
         """Subscribe to a channel or a pattern: live when the block begins, cancelled when it ends.
 
         Args:
+            since: continue from this cursor (profile `history`); `subscription.opened` says whether that was
+                possible. With `require` it is that or `unrecoverable`.
+            last: begin with so many of the newest events of the channel's log (profile `history`).
             waiting: events that may wait to be taken; of more there is a `Gap`.
         """
         inbox = Inbox(waiting)
-        number = await self._begin(calls.subscribe(channel, pattern=pattern), inbox)
+        call = calls.subscribe(channel, pattern=pattern, since=since, last=last, require=require)
+        number = await self._begin(call, inbox)
         try:
-            await inbox.opening()
-            yield Subscription(inbox)
+            yield Subscription(await inbox.opening(), inbox)
         finally:
             self._abandon(number)
 
@@ -192,22 +220,24 @@ class Session:
         finally:
             self._abandon(number)
 
-    async def ping(self) -> None:
+    async def ping(self) -> bool:
         """Wait for the answer to a ping.
 
-        With profile `fence` every event that was published before the call, and concerns this session, has
-        arrived when it returns.
+        With profile `fence` and True every event that was published before the call, and concerns this
+        session, has arrived when it returns; with False the server still holds some back.
         """
         await self._room()
         t = self._core.ping()
-        self._pings[t] = answered = trio.Event()
+        self._pings[t] = answered = Answer()
         self._outbox_changed.unpark_all()
         try:
-            await answered.wait()
+            await answered.event.wait()
         finally:
             self._pings.pop(t, None)
-        if self._ended is not None:
+        if answered.held is None:
+            assert self._ended is not None
             raise SessionLost(*self._ended)
+        return not answered.held
 
     async def _call(self, call: Call) -> object:
         """Run one exchange that has an outcome and nothing else."""
@@ -326,17 +356,18 @@ class Session:
                     return
                 match item:
                     case Opened():
-                        inbox.open()
+                        inbox.open(item)
                     case Result() | RequestError():
                         inbox.end(item)
                     case part:
                         if not inbox.add(part):
                             inbox.end(Lagged("the chunks of a stream were taken too slowly"))
                             self._abandon(number)
-            case Pong(t):
+            case Pong(t, held):
                 # [SES-36]: a pong that nobody waits for is ignored.
                 if t is not None and t in self._pings:
-                    self._pings[t].set()
+                    self._pings[t].held = held
+                    self._pings[t].event.set()
             case GoAway():
                 self.goaway = effect
                 self.draining.set()
@@ -352,7 +383,7 @@ class Session:
             if number in self._inboxes:
                 self._inboxes[number].end(SessionLost(code, reason))
         for answered in self._pings.values():
-            answered.set()
+            answered.event.set()
         self._outbox_changed.unpark_all()
 
     async def _leave(self) -> None:

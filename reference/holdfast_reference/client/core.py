@@ -49,6 +49,7 @@ class ClientCore:
 
     Attributes:
         link: the newest connection.
+        reading: the connection whose frames count, 0 for none.
         welcome: what the server said last; None before it said anything.
         outbox: frames to write in this order, as fast as the rate allows.
     """
@@ -62,14 +63,14 @@ class ClientCore:
         self.received = Received()
         self.exchanges: dict[int, Exchange] = {}
         self._n = 0
-        self._reading = 0  # the connection whose frames count
+        self.reading = 0
         self._pongs: deque[str] = deque()
         self._last_t = 0
 
     @property
     def ready(self) -> bool:
         """Whether there is somebody to send to."""
-        return self._reading == self.link > 0
+        return self.reading == self.link > 0
 
     # Connections.
 
@@ -99,7 +100,7 @@ class ClientCore:
         """
         if link is not None and link != self.link:
             return None
-        self._reading = 0
+        self.reading = 0
         self.outbox.clear()
         self._pongs.clear()
         what = reaction(code)
@@ -118,7 +119,7 @@ class ClientCore:
         try:
             if not self.ready and link in (None, self.link):
                 return self._greet(decode(text), now)
-            if link not in (None, self._reading):
+            if link not in (None, self.reading):
                 return []
             return self._hear(decode(text), len(text.encode()), now)
         except BadServerFrame:
@@ -163,7 +164,7 @@ class ClientCore:
         for number, exchange in self.exchanges.items():
             if exchange.state is State.CANCELLING:
                 self.outbox.append(self._cancel(number))
-        self._reading = self.link
+        self.reading = self.link
         return effects
 
     def _start_again(self, exchange: Exchange) -> int:
@@ -277,7 +278,7 @@ class ClientCore:
 
     def key(self) -> Hashable:
         return (
-            (self._n, self.session, self.attempt, self.link, self._reading, self._last_t),
+            (self._n, self.session, self.attempt, self.link, self.reading, self._last_t),
             tuple((number, each.key()) for number, each in self.exchanges.items()),
             (tuple(self.outbox), tuple(self._pongs), self.received.key()),
         )

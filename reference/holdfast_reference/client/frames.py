@@ -149,9 +149,10 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to the `ping` with this `t`."""
+    """The answer to the `ping` with this `t`; `held` when events from before it are still to come."""
 
     t: str | None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ def decode(text: str) -> Incoming:
         case "ping":
             return Ping(_maybe(frame, "t", str))
         case "pong":
-            return Pong(_maybe(frame, "t", str))
+            return Pong(_maybe(frame, "t", str), frame.get("held") is True)
         case "goaway":
             return GoAway(_take(frame, "after_ms", int), _take(frame, "deadline_ms", int))
         case "welcome":

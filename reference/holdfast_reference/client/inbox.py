@@ -17,6 +17,7 @@ from holdfast_reference.client.frames import ABSENT, Chunk, Event, Gap, Result
 
 if TYPE_CHECKING:
     from holdfast_reference.client.errors import HoldfastError
+    from holdfast_reference.client.frames import Opened
 
 
 class Inbox:
@@ -29,13 +30,13 @@ class Inbox:
     def __init__(self, capacity: int = 0) -> None:
         self._capacity = capacity
         self._parts: deque[Event | Gap | Chunk] = deque()
-        self._opened = False
+        self._opened: Opened | None = None
         self._outcome: Result | HoldfastError | None = None
         self._news = trio.lowlevel.ParkingLot()
 
-    def open(self) -> None:
+    def open(self, opened: Opened) -> None:
         """The subscription is live."""
-        self._opened = True
+        self._opened = opened
         self._news.unpark_all()
 
     def add(self, part: Event | Gap | Chunk) -> bool:
@@ -67,12 +68,14 @@ class Inbox:
         self._outcome = self._outcome or outcome
         self._news.unpark_all()
 
-    async def opening(self) -> None:
+    async def opening(self) -> Opened:
         """Wait until the subscription is live; raise what happened instead."""
-        while not self._opened and self._outcome is None:
+        while self._opened is None and self._outcome is None:
             await self._news.park()
-        if not self._opened:
+        if self._opened is None:
             self._result()
+            raise AssertionError("a subscription ended well before it began")
+        return self._opened
 
     async def ending(self) -> object:
         """Wait for the outcome; return the data of a result, or raise."""
@@ -101,9 +104,13 @@ class Subscription:
     """The events of a subscription in their order, with a `Gap` where some are missing.
 
     Iteration ends when the server ends the subscription well, and raises what it ends with otherwise.
+
+    Attributes:
+        opened: how it began: its place in the channel's log, and whether nothing was missed before that.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, opened: Opened, inbox: Inbox) -> None:
+        self.opened = opened
         self._inbox = inbox
 
     def __aiter__(self) -> Subscription:

@@ -23,6 +23,7 @@ from holdfast_reference.client import (
     connect,
     connection,
 )
+from holdfast_reference.client import Opened as SubscriptionOpened
 from trio.testing import wait_all_tasks_blocked
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ class Server:
     async def send(self, type_: str, **members: object) -> None:
         await self.websocket.send_message(json.dumps({"type": type_, **members}))
 
-    async def welcome(self, **limits: object) -> None:
+    async def welcome(self, profiles: list[str] = PROFILES, **limits: object) -> None:
         await self.receive()
         await self.send(
             "welcome",
             conn="c-1",
-            profiles=PROFILES,
+            profiles=profiles,
             limits={"max_frame": 65536, "max_inflight": 8, "max_subscriptions": 8, **limits},
             heartbeat={"interval_ms": INTERVAL_S * 1000, "timeout_ms": TIMEOUT_S * 1000},
         )
@@ -96,12 +97,14 @@ def opened(dial: trio.MemoryReceiveChannel[Server]) -> Opened:
     """Open a session and its other end."""
 
     @asynccontextmanager
-    async def opened(**limits: object) -> AsyncIterator[tuple[Session, Server]]:
+    async def opened(
+        profiles: list[str] = PROFILES, **limits: object
+    ) -> AsyncIterator[tuple[Session, Server]]:
         arrived: list[Server] = []
 
         async def greet() -> None:
             arrived.append(await dial.receive())
-            await arrived[0].welcome(**limits)
+            await arrived[0].welcome(profiles, **limits)
 
         with trio.fail_after(600):
             async with trio.open_nursery() as nursery:
@@ -338,13 +341,66 @@ async def test_authenticate_says_how_long_it_lasts(
 async def test_ping_waits_for_its_own_pong(opened: Opened) -> None:
     """Others are ignored. [SES-36]"""
     async with opened() as (session, server), trio.open_nursery() as nursery:
-        nursery.start_soon(session.ping)
+        proofs: list[bool] = []
+
+        @nursery.start_soon
+        async def ask() -> None:
+            proofs.extend([await session.ping(), await session.ping()])
+
         ping = await server.receive()
         await server.send("pong")
         await server.send("pong", t="another")
         await wait_all_tasks_blocked()
         assert nursery.child_tasks
         await server.send("pong", t=ping["t"])
+        await server.send("pong", t=(await server.receive())["t"], held=True)
+    assert proofs == [True, False]
+
+
+async def test_what_arrives_is_acknowledged(opened: Opened, autojump_clock: trio.testing.MockClock) -> None:
+    """Half a window at once, past what the rate holds back; less after the delay. [DEL-28]"""
+    limits = {"window": 4, "window_bytes": 65536, "ack_delay_ms": 500, "rate": {"count": 1, "per_ms": 60_000}}
+    async with (
+        opened(profiles=["pubsub", "ack"], **limits) as (session, server),
+        trio.open_nursery() as nursery,
+    ):
+        acks: list[tuple[object, float]] = []
+        start = trio.current_time()
+
+        @nursery.start_soon
+        async def publish() -> None:
+            await server.receive()
+            await server.send("open", id=1, seq=1)
+            await server.send("event", id=1, seq=2, data=1)
+            acks.append(((await server.receive())["seq"], trio.current_time() - start))
+            await server.send("event", id=1, seq=3, data=2)
+            acks.append(((await server.receive())["seq"], trio.current_time() - start))
+
+        async with session.subscribe("c") as events:
+            assert [await anext(events), await anext(events)] == [Event(1), Event(2)]
+            await trio.sleep(1)
+    assert acks == [(2, 0.0), (3, pytest.approx(0.5))]
+
+
+async def test_a_subscription_says_where_it_began(opened: Opened) -> None:
+    """And what is published, where that stands. [HIS-02] [HIS-05]"""
+    async with opened(profiles=["pubsub", "history"]) as (session, server), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def publish() -> None:
+            frame = await server.receive()
+            assert frame == {"type": "subscribe", "id": 1, "channel": "c", "since": "x", "recover": "require"}
+            await server.send("open", id=1, cursor="x", recovered=True)
+            await server.send("event", id=1, cursor="y", data=1)
+            assert await server.receive() == {
+                "type": "publish", "id": 2, "channel": "c", "dedupe": "d", "data": 2,
+            }  # fmt: skip
+            await server.send("result", id=2, data={"cursor": "z"})
+
+        async with session.subscribe("c", since="x", require=True) as events:
+            assert events.opened == SubscriptionOpened("x", recovered=True)
+            assert await anext(events) == Event(1, cursor="y")
+            assert await session.publish("c", 2, dedupe="d") == "z"
 
 
 async def test_goaway_is_told(opened: Opened) -> None:

@@ -50,7 +50,9 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
         await trio.sleep_forever()
 
     @asynccontextmanager
-    async def sessions(*tokens: str) -> AsyncIterator[list[Session]]:
+    async def sessions(
+        *tokens: str, profiles: tuple[str, ...] = connection.PROFILES
+    ) -> AsyncIterator[list[Session]]:
         async def reach(url: str, ssl_context: object) -> tuple[str, str, trio.abc.Stream]:
             near, far = memory_pair(65536)
             nursery.start_soon(server.serve_transport, far)
@@ -59,11 +61,11 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
         monkeypatch.setattr(connection, "_reach", reach)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run_background)
-            async with connect("ws://a/", token=tokens[0]) as first:
+            async with connect("ws://a/", token=tokens[0], profiles=profiles) as first:
                 if len(tokens) == 1:
                     yield [first]
                 else:
-                    async with connect("ws://a/", token=tokens[1]) as second:
+                    async with connect("ws://a/", token=tokens[1], profiles=profiles) as second:
                         yield [first, second]
             nursery.cancel_scope.cancel()
 
@@ -98,6 +100,44 @@ async def test_a_fence_proves_that_the_events_are_there(
         with trio.fail_after(1):
             got = [await anext(events) for _ in range(51)]
         assert got == [*(Event(number, "c/1") for number in range(50)), Event(b"\x00", "c/2")]
+
+
+async def test_acks_keep_the_window_open(sessions: Sessions, autojump_clock: trio.testing.MockClock) -> None:
+    """More frames than the window holds, in their order, and no time passes over them. [DEL-22] [DEL-28]"""
+    async with sessions("tok-a", "tok-a", profiles=("pubsub", "ack", "resume")) as (alice, other):
+        count = 3 * _limit(alice, "window")
+        start = trio.current_time()
+        async with alice.subscribe("c", waiting=count) as events, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def publish() -> None:
+                for number in range(count):
+                    await other.publish("c", number)
+
+            assert [await anext(events) for _ in range(count)] == [Event(number) for number in range(count)]
+        assert trio.current_time() - start < 1
+
+
+async def test_a_place_outlives_the_session(
+    sessions: Sessions, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What was published while nobody listened comes after `since`, once, and then what is live. [HIS-05]"""
+    async with sessions("tok-a", "tok-a", profiles=("pubsub", "history")) as (alice, other):
+        async with alice.subscribe("c") as events:
+            place = events.opened.cursor
+        assert place is not None
+        cursors = [await other.publish("c", number) for number in range(5)]
+        async with alice.subscribe("c", since=place, require=True) as events:
+            assert (events.opened.cursor, events.opened.recovered) == (place, True)
+            cursors.append(await other.publish("c", 5))
+            got = [await anext(events) for _ in range(6)]
+        assert got == [Event(number, cursor=cursor) for number, cursor in enumerate(cursors)]
+
+
+def _limit(session: Session, name: str) -> int:
+    value = session.welcome.limits[name]
+    assert isinstance(value, int)
+    return value
 
 
 async def test_a_refused_subscription(sessions: Sessions, autojump_clock: trio.testing.MockClock) -> None:
