@@ -92,11 +92,6 @@ class Link:
         """The last whole frame, parsed."""
         return parsed(self.last)
 
-    def listed(self, member: str) -> list[object]:
-        """A list in the last whole frame."""
-        value = self.payload()[member]
-        return value if isinstance(value, list) else []
-
     def receive_frame(self) -> bytes:
         """Wait for one whole frame of at most 65,535 bytes and take it (not while the clock runs)."""
         data = self.rest
@@ -141,7 +136,8 @@ def connect(port: int, *profiles: str) -> Link:
     sock.sendall(masked(hello))
     link.last = link.receive_frame()
     welcome = link.payload()
-    if welcome["type"] != "welcome" or not set(profiles).issubset(link.listed("profiles")):
+    agreed = welcome.get("profiles", [])
+    if welcome["type"] != "welcome" or not isinstance(agreed, list) or not set(profiles).issubset(agreed):
         raise WrongAnswer(f"no welcome, or not for {profiles}: {welcome}")
     return link
 
