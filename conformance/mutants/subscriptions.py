@@ -19,7 +19,7 @@ from holdfast_reference.protocol.states import Step
 from holdfast_reference.server import session as server
 
 from mutants.harness import Patch, mutant
-from mutants.tools import NOTHING, on_deliver, on_effect, varied
+from mutants.tools import NOTHING, on_deliver, on_effect, trusting, varied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -325,6 +325,7 @@ def _(patch: Patch) -> None:
             original(self, event)
 
     patch.wrap(Fanout, "_deliver", publish)
+    trusting(patch)
 
 
 @mutant(
@@ -398,6 +399,7 @@ def _(patch: Patch) -> None:
 
     on_effect(patch, effects.Publish, publish)
     patch.wrap(server._Subscription, "deliver", deliver)
+    trusting(patch)
 
 
 @mutant(
@@ -421,6 +423,7 @@ def _(patch: Patch) -> None:
                 kept[event.channel] = event
 
     patch.set(Fanout, "_deliver", publish)
+    trusting(patch)
 
 
 def _like(patch: Patch, normal: Callable[[str], str]) -> None:
@@ -435,6 +438,7 @@ def _like(patch: Patch, normal: Callable[[str], str]) -> None:
     patch.wrap(Fanout, "subscribe", name)
     patch.wrap(Fanout, "unsubscribe", name)
     patch.wrap(Fanout, "_deliver", publish)
+    trusting(patch)
 
 
 @mutant(
@@ -499,6 +503,7 @@ def _(patch: Patch) -> None:
                 subscriber.deliver(event)
 
     patch.wrap(Fanout, "_deliver", publish)
+    trusting(patch)
 
 
 @mutant(

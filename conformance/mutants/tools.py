@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     Read = Callable[[Row], Effects]
 
 __all__ = [
-    "NOTHING", "answer", "on_close", "on_deliver", "on_effect", "on_frame", "on_text", "on_write", "varied",
+    "NOTHING", "answer", "on_close", "on_deliver", "on_effect", "on_frame", "on_text", "on_write",
+    "trusting", "varied",
 ]  # fmt: skip
 
 
@@ -121,6 +122,18 @@ def on_deliver(patch: Patch, change: Callable[[Session, int, Event], Event | Non
     def deliver(original: Callable[..., bool], self: Session, id: int, event: Event, *, lossy: bool) -> bool:
         changed = change(self, id, event)
         return changed is None or original(self, id, changed, lossy=lossy)
+
+    patch.wrap(Session, "deliver", deliver)
+
+
+def trusting(patch: Patch) -> None:
+    """Let sessions take whatever the broker brings them, wherever it stands in the log."""
+
+    def deliver(original: Callable[..., bool], self: Session, id: int, event: Event, *, lossy: bool) -> bool:
+        place = self.outgoing.places.get(id)
+        if place is not None:
+            place.position = -1
+        return original(self, id, event, lossy=lossy)
 
     patch.wrap(Session, "deliver", deliver)
 
