@@ -446,6 +446,83 @@ def test_each_kind_is_found_and_its_twin_is_not(name: str) -> None:
     assert [anomaly.message for anomaly in judge(history(right, profiles)).found] == []
 
 
+LEGAL = {
+    "recovered from a place of which nothing is known": """
+        a join
+        b join
+        b publish 1 x b.1 cursor=k1
+        a call subscribe 1 channel=x since=k0
+        a got open id=1 cursor=k0 recovered=true
+        a got event id=1 t=b.1 cursor=k1
+        a fence
+    """,
+    "two publishers whose order nobody proves": """
+        a join
+        b join
+        c join
+        a listen 1 x cursor=k0
+        c listen 1 x cursor=k0
+        b call publish 1 channel=x t=b.1
+        c call publish 2 channel=x t=c.1 echo=false
+        c got result id=2 data={"cursor":"k1"}
+        c call subscribe 3 channel=x
+        c got open id=3 cursor=k1
+        c got event id=3 t=b.1 cursor=k2
+        a got event id=1 t=c.1 cursor=k1
+        a got event id=1 t=b.1 cursor=k2
+    """,
+    "lost with its session, and nothing recovers": """
+        a join
+        b join
+        a listen 1 x
+        a abort
+        b publish 1 x b.1
+        a join
+        a listen 1 x
+        a fence
+    """,
+    "a fence before the publish has its result": """
+        a join
+        b join
+        a listen 1 x
+        b call publish 1 channel=x t=b.1
+        a fence
+        b got result id=1
+        b return 1 ok
+        a got event id=1 t=b.1
+    """,
+    "cancelled while events were under way": """
+        a join
+        b join
+        a listen 1 x
+        b call publish 1 channel=x t=b.1
+        a sent cancel of=1
+        a got event id=1 t=b.1
+        a got result id=1
+        b publish 2 x b.2
+        a fence
+    """,
+    "the old connection is read on after a takeover": """
+        a join
+        b join
+        a listen 1 x cursor=k0
+        b call publish 1 channel=x t=b.1
+        a hello seq=1
+        a @1 got event id=1 t=b.1 seq=2
+        a welcome resumed=true last_id=1
+        a got event id=1 t=b.1 seq=2
+        a @1 end 4008
+        a fence
+    """,
+}
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_what_is_only_odd_is_not_accused(name: str) -> None:
+    """Histories that look wrong and are not."""
+    assert [anomaly.message for anomaly in judge(history(LEGAL[name])).found] == []
+
+
 def test_every_kind_has_its_case() -> None:
     """No kind is without a history that shows it, but the one that other rules feed."""
     assert {kind for kind, *_ in CASES.values()} == set(KINDS) - {"broken-rule"}

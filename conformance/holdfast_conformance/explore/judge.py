@@ -138,7 +138,7 @@ class _Judge:
         mine: dict[str, _Run] = {}
         had = subscription.had
         before = subscription.exchange.call
-        fresh = subscription.start is None and not subscription.unsure
+        fresh = not subscription.recovered and not subscription.unsure
         if subscription.start is None and subscription.has_log and subscription.channel is not None:
             # What the cursor of its `open` names may have come out later.
             place = self._facts.place(subscription.channel, subscription.cursor)
@@ -280,6 +280,7 @@ class _Judge:
                     found is not None
                     and start.event in found.position
                     and found.position[event] < found.position[start.event]
+                    and found.proven(found.position[event], found.position[start.event])
                 )
             else:
                 early = event.done < start.low

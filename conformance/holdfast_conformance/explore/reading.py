@@ -337,8 +337,9 @@ class Reading:
         if cursor is not None and "history" in self.facts.profiles:
             subscription.has_log, subscription.cursor = True, cursor
             self._counts["logged"] += 1
-            if subscription.channel is not None and not subscription.recovered and not subscription.unsure:
-                self._name_place(subscription.channel, cursor, Place(None, exchange.call, i))
+            if subscription.channel is not None and not subscription.recovered:
+                low = 0 if subscription.unsure else exchange.call
+                self._name_place(subscription.channel, cursor, Place(None, low, i))
         if subscription.recovered:
             self._counts["recoveries"] += 1
         else:
