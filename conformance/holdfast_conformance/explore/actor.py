@@ -110,7 +110,8 @@ class Actor:
 
     async def _settled(self, done: Callable[[], bool]) -> None:
         """Wait until `done`; what a lasting connection does not bring in time is recorded as never ended."""
-        deadline = trio.current_time() + 4 * self._scene.patience
+        began = trio.current_time()
+        deadline = began + 4 * self._scene.patience
         while not self.gone and not done() and trio.current_time() < deadline:
             try:
                 if not self.link.up:
@@ -118,13 +119,14 @@ class Actor:
             except Gone as gone:
                 self.gone = str(gone)
                 return
-            left = self.link.since + self._scene.patience - trio.current_time()
+            left = max(began, self.link.since) + self._scene.patience - trio.current_time()
             if left > 0:
                 await self.link.until(done, left)
             else:
-                self._expired(done)
+                self._expired()
 
-    def _expired(self, done: Callable[[], bool]) -> None:
+    def _expired(self) -> None:
+        """Record what has had its time."""
         for id, exchange in list(self.link.running.items()):
             if not (exchange.frame["type"] == "subscribe" and exchange.opened) or exchange.cancelling:
                 self.link.give_up(id, "timeout")
