@@ -189,20 +189,20 @@ class Fixture:
             hello: further members of hello.
             receive_buffer, acks: as in `session`.
         """
+        who = earlier.identity if identity is None else identity
+        resumed = await self._unwelcomed(who, name or f"{earlier.name}'", receive_buffer)
+        resumed.acks = acks
+        # Only now, because the earlier connection may have received and acknowledged more meanwhile.
         seq = earlier.receipts.got if seq is None else seq
         earlier.attempt = earlier.attempt + 1 if attempt is None else max(earlier.attempt, attempt)
+        resumed.continues(earlier, seq)
         members = {
             "session": earlier.welcome["session"] if session is None else session,
             "seq": seq,
             "attempt": earlier.attempt if attempt is None else attempt,
         }
-        who = earlier.identity if identity is None else identity
-        resumed = await self._unwelcomed(who, name or f"{earlier.name}'", receive_buffer)
-        resumed.acks = acks
         asked = [p for p in PROFILES if p in earlier.profiles] if profiles is None else profiles
-        frame = self.hello(who, profiles=asked, resume=members, **(hello or {}))
-        resumed.continues(earlier, seq)
-        await resumed.send(frame)
+        await resumed.send(self.hello(who, profiles=asked, resume=members, **(hello or {})))
         welcome = await resumed.receives("welcome")
         resumed.ready(welcome)
         outcome = "resumed" if welcome.get("resumed") is True else "refused"

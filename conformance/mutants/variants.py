@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 from holdfast_conformance import collect
+from holdfast_conformance.bench import without
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
@@ -109,7 +110,10 @@ class Crumbs(Slow):
 
 
 def _tiny(patch: Patch) -> None:
-    limits = Limits(max_frame=4096, max_inflight=2, max_subscriptions=3, queue=4, queue_bytes=8192)
+    limits = Limits(
+        max_frame=4096, max_inflight=2, max_subscriptions=3, queue=4, queue_bytes=8192, window=2,
+        window_bytes=4096, ack_delay_ms=20, history_limit=2,
+    )  # fmt: skip
     patch.config = lambda config: replace(config, limits=limits)
 
 
@@ -176,7 +180,10 @@ VARIANTS: Final = {
         Variant("legal/core-only", "no profile at all", _profiles()),
         Variant("legal/rpc-only", "requests, no channels", _profiles("rpc")),
         Variant("legal/pubsub-only", "channels without patterns, fence and requests", _profiles("pubsub")),
-        Variant("legal/no-fence", "everything but fence", _profiles("rpc", "pubsub", "pattern")),
+        Variant("legal/no-fence", "everything but fence", _profiles(*without("fence"))),
+        Variant("legal/no-history", "everything but history", _profiles(*without("history"))),
+        Variant("legal/no-resume", "everything but resume", _profiles(*without("resume"))),
+        Variant("legal/no-acks", "everything but acks and resume", _profiles(*without("ack"))),
         Variant("legal/no-script", "a target of rung 1", partial(_rung, script=False, identities=True)),
         Variant(
             "legal/bare",

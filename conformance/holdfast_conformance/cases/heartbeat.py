@@ -35,7 +35,7 @@ async def ping_to_an_idle_client(t: Test) -> None:
 @check("ses/ping-to-a-listening-client", covers="SES-30", needs=["pubsub"], slow=True)
 async def ping_to_a_listening_client(t: Test) -> None:
     """A client that only listens is pinged while events flow to it, and stays connected."""
-    alice = await t.session("alice")
+    alice = await t.session("alice", profiles=without("ack"))
     interval, timeout = heartbeat(t, alice, 3)
     channel = t.channel()
     sub = await alice.subscribe(channel)
