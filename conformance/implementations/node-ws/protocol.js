@@ -80,7 +80,7 @@ const ERROR_CODES = new Set([
 const RETRYABLE = new Set(['rate_limited', 'unavailable', 'draining']);
 const NEVER_RETRYABLE = new Set([
   'bad_request', 'unsupported', 'not_found', 'unauthenticated', 'forbidden',
-  'principal_mismatch', 'conflict', 'too_large',
+  'principal_mismatch', 'conflict', 'too_large', 'unrecoverable', 'bad_cursor',
 ]);
 
 /** Names of the close codes, sent as the reason. */
