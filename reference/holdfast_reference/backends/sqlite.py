@@ -278,15 +278,16 @@ class SqliteBroker(Fanout):
         self._forget.append(log.id)
 
     async def _apply(self, reset: _Reset) -> None:
-        plan = self._plan()
-        head = self._planned(plan, reset.channel)
-        assert head is not None  # or it would not wait here
-        head.first, head.bytes = head.end, 0
-        if reset.wipe:
-            head.epoch, head.origin = new_epoch(), head.end
-        reset.error = await self._commit(plan)
-        if reset.error is None:
-            self._install(plan)
+        if reset.wipe or reset.channel in self._logs:
+            plan = self._plan()
+            head = self._planned(plan, reset.channel)
+            assert head is not None  # or it would not wait here
+            head.first, head.bytes = head.end, 0
+            if reset.wipe:
+                head.epoch, head.origin = new_epoch(), head.end
+            reset.error = await self._commit(plan)
+            if reset.error is None:
+                self._install(plan)
         reset.finished.set()
 
     # Reading.
