@@ -127,6 +127,7 @@ class MemoryBroker(Fanout):
         await trio.lowlevel.checkpoint()
         if channel in self._logs:
             self._bytes -= self._logs[channel].trim()
+            self._logs.move_to_end(channel)
 
     async def wipe(self, channel: str) -> None:
         await self.trim(channel)

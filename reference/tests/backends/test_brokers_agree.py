@@ -1,4 +1,7 @@
-"""Whatever is done to them in turn, the broker on SQLite and the one in memory show the same."""
+"""Whatever is done to them in turn, the broker on SQLite and the one in memory show the same.
+
+And so does the next broker on the same file.
+"""
 
 from __future__ import annotations
 
@@ -114,3 +117,7 @@ async def compare(done: list[tuple[object, ...]]) -> None:
                 assert views[0] == views[1], step
             nursery.cancel_scope.cancel()
         file.close()
+        reopened = SqliteBroker(Path(folder) / "log.db", RETENTION, clock=file_clock, calendar=file_clock)
+        sides[1].broker = reopened
+        assert sides[0].seen() == sides[1].seen()
+        reopened.close()
