@@ -226,6 +226,20 @@ BUGS: Final[tuple[Bug, ...]] = (
         {"if sequenced and (seq": "if kind != GAP and sequenced and (seq"},
     ),
     Bug(
+        "server: every overflow has a gap of its own",
+        "no acks",
+        "I4",
+        Outgoing._give_up,
+        {"if victim not in missed:": "if first:"},
+    ),
+    Bug(
+        "server: a stream does not wait for its last chunk",
+        "stream",
+        "I4",
+        Session.chunk_waits,
+        {"self.outgoing.holds(CHUNK, id)": "False"},
+    ),
+    Bug(
         "server: a gap stands at the head of the queue",
         "gap",
         "what arrives",
@@ -335,13 +349,13 @@ BUGS: Final[tuple[Bug, ...]] = (
         "expiry",
         "a stranger",
         Sessions._recall,
-        {" or not _is_same(tombstone.principal, tombstone.anonymous, grant)": ""},
+        {" or not _is_same(tombstone.owner, grant)": ""},
     ),
     Bug(
         "server: a stranger may resume",
         "expiry",
         "a stranger",
         Sessions.resume,
-        {"not _is_same(session.grant.principal, session.grant.anonymous, grant)": "False"},
+        {"not _is_same(_owner(session.grant), grant)": "False"},
     ),
 )

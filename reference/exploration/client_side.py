@@ -15,11 +15,11 @@ from holdfast_reference.client import calls
 from holdfast_reference.client.core import ClientCore
 from holdfast_reference.client.effects import Arrived, Lost
 from holdfast_reference.client.errors import BadServerFrame, RequestError
-from holdfast_reference.client.frames import Event, Gap, Opened, Pong, Result, Welcome
+from holdfast_reference.client.frames import Chunk, Event, Gap, Opened, Pong, Result, Welcome
 
 from exploration.channel import CHANNEL, place
 from exploration.search import Violation
-from exploration.server_side import NOW, Closed, Said
+from exploration.server_side import CHUNKS, NOW, Closed, Said
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -35,7 +35,7 @@ MAX_FRAME = 4096
 class Line(NamedTuple):
     """What the application does, and what it calls that; of a cancel, what it cancels."""
 
-    verb: Literal["request", "subscribe", "publish", "auth", "ping", "cancel"]
+    verb: Literal["request", "stream", "subscribe", "publish", "auth", "ping", "cancel"]
     name: str
 
 
@@ -62,7 +62,7 @@ class Story:
 
     Attributes:
         outcome: how it ended, "" before that.
-        place: number of the last event that it has or knows to be lost; -1 before `open`.
+        place: number of the last event that it has or knows to be lost, or of the last chunk; -1 before.
         fate: what it was told when its session was lost.
     """
 
@@ -79,6 +79,7 @@ class ClientSide:
         profiles: what it asks for in its first session; `later` is what it asks for after that.
         script: what the application does, in this order.
         refusals: codes with which a resume may be refused.
+        acks: whether it acknowledges anything, as it must.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class ClientSide:
         later: tuple[str, ...],
         script: tuple[Line, ...],
         refusals: frozenset[str],
+        acks: bool,
     ) -> None:
         self.core = ClientCore()
         self.profiles = profiles
         self.later = later
         self.script = script
         self.refusals = refusals
+        self.acks = acks
         self.done = 0
         """Lines of the script that were carried out."""
         self.stories: dict[str, Story] = {}
@@ -129,7 +132,8 @@ class ClientSide:
 
     def _write(self, now: float) -> None:
         while (text := self.core.urgent(now)) is not None:
-            self._out.append(Wrote(self.core.reading, text))
+            if self.acks:
+                self._out.append(Wrote(self.core.reading, text))
         while self.core.outbox:
             self._out.append(Wrote(self.core.reading, self.core.outbox.popleft()))
 
@@ -146,6 +150,8 @@ class ClientSide:
                 return
             case "request":
                 call = calls.request(line.name)
+            case "stream":
+                call = calls.request(line.name, stream=True)
             case "auth":
                 call = calls.auth(str(2 * self.core.link + 1))
             case "subscribe":
@@ -187,6 +193,11 @@ class ClientSide:
                             detail = f"event {number} after {story.place} for {name!r}"
                             raise Violation("I1: no event is lost, doubled or out of order [DEL-01]", detail)
                         story = replace(story, place=story.place + 1)
+                    case Chunk(data=number):
+                        if number != max(story.place, 0) + 1:
+                            detail = f"chunk {number} after {story.place} for {name!r}"
+                            raise Violation("no chunk is lost, doubled or out of order [RPC-19]", detail)
+                        story = replace(story, place=max(story.place, 0) + 1)
                     case Gap():
                         story = replace(story, place=self._gap(story, item))
                     case Result() | RequestError():
@@ -230,6 +241,10 @@ class ClientSide:
         if story.outcome:
             raise Violation("I3: one outcome [RPC-01]", f"{name!r} had {story.outcome}")
         if isinstance(item, Result):
+            if self.verb_of(name) == "stream" and story.place < CHUNKS:
+                raise Violation(
+                    "no chunk is lost, doubled or out of order [RPC-19]", f"{name!r}: {story.place}"
+                )
             return "result"
         overtaken = self.verb_of(name) == "auth"  # by the hello of a newer connection [RES-47]
         if item.code != "cancelled" or not (story.cancelled or overtaken):

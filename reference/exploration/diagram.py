@@ -26,6 +26,7 @@ _SHOWN = (
 
 _AT_SERVER = {
     "finish": "exchange {1} of session {0} is done",
+    "chunk": "exchange {1} of session {0} has another chunk",
     "greet": "the credentials of c{0} are good",
     "expire": "session {0} was suspended for too long",
     "stranger": "a stranger asks for session {0}",

@@ -17,6 +17,7 @@ _STOP = Line("cancel", "a")
 _LISTEN = Line("subscribe", "s")
 _LISTEN_T = Line("subscribe", "t")
 _LEAVE = Line("cancel", "s")
+_STREAM = Line("stream", "a")
 _TELL = Line("publish", "p")
 _RENEW = Line("auth", "u")
 _PING = Line("ping", "1")
@@ -29,6 +30,20 @@ SCENARIOS: Final[Mapping[str, Bounds]] = {
     "slow to greet": Bounds((_ASK, _ASK_B), cuts=2, dials=4, impatient=1, slow=True),
     "cuts": Bounds((_ASK, _ASK_B, _ASK_C), cuts=2, dials=3, window=1),
     "cancel": Bounds((_ASK, _STOP, _LISTEN, _LEAVE), cuts=2, dials=3, events=1),
+    "stream": Bounds((_STREAM, _STOP), cuts=2, dials=3, impatient=1, window=1),
+    # It reads, and never acknowledges: nothing may grow for it, whatever is published.
+    "no acks": Bounds((_ASK, _LISTEN, _LISTEN_T), cuts=1, dials=2, events=6, window=3, queue=2, acks=False),
+    "no acks, log": Bounds(
+        (_LISTEN, _LISTEN_T),
+        cuts=1,
+        dials=2,
+        events=5,
+        window=3,
+        queue=2,
+        profiles=_HISTORY,
+        logged=True,
+        acks=False,
+    ),
     "leave": Bounds((_LISTEN, _LEAVE), cuts=1, dials=2, events=2),
     "expiry": Bounds((_ASK, _STOP, _ASK_B), cuts=2, dials=4, expiries=2, strangers=1, refusals=_LATE),
     "mismatch": Bounds(

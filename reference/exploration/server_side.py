@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast_reference.protocol.codec import encode_data
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.correlation import Pool
 from holdfast_reference.protocol.effects import (
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from exploration.search import Label
 
 NOW = 0.0
+CHUNKS = 2
+"""What every stream has, numbered from 1; then it ends."""
 WRITE_BYTES = 1 << 20
 
 
@@ -97,6 +100,7 @@ class ServerSide:
         self._subscriptions: frozenset[tuple[str, int]] = frozenset()
         self._greeting: dict[int, str] = {}  # the token of each hello that is being looked at
         self._tokens: dict[tuple[str, int], str] = {}  # that of each auth
+        self._streams: dict[tuple[str, int], int] = {}  # chunks that each stream has had
         self._out: list[Said | Closed] = []
 
     def apply(self, action: Label) -> Out:
@@ -119,6 +123,9 @@ class ServerSide:
                 self._greet(link)
             case "finish", str(origin), int(id):
                 self._finish(origin, id)
+            case "chunk", str(origin), int(id):
+                self._streams[origin, id] = number = self._streams[origin, id] + 1
+                self._serve(self.sessions[origin], self.sessions[origin].chunk(id, encode_data(number)))
             case ("publish",):
                 self._publish()
             case ("trim",):
@@ -136,7 +143,12 @@ class ServerSide:
 
     def options(self) -> list[tuple[Label, bool]]:
         """What can happen to it by itself, and whether it is bound to happen."""
-        options: list[tuple[Label, bool]] = [(("finish", *call), True) for call in sorted(self.calls)]
+        options: list[tuple[Label, bool]] = []
+        for origin, id in sorted(self.calls):
+            if self._streams.get((origin, id), CHUNKS) == CHUNKS:
+                options.append((("finish", origin, id), True))
+            elif not self.sessions[origin].chunk_waits(id):
+                options.append((("chunk", origin, id), True))
         options += [(("greet", link), True) for link in sorted(self._greeting)]
         options += [
             (("expire", origin), False)
@@ -233,9 +245,11 @@ class ServerSide:
         origin = session.origin
         for effect in effects:
             match effect:
-                case Call(id=id, method=method):
+                case Call(id=id, method=method, stream=stream):
                     self.witness.runs(method)
                     self.calls |= {(origin, id)}
+                    if stream:
+                        self._streams[origin, id] = 0
                 case Authenticate(id, Credentials(token=token)):
                     self.calls |= {(origin, id)}
                     self._tokens[origin, id] = token
@@ -293,6 +307,7 @@ class ServerSide:
         twin.witness = self.witness.copy()
         twin._greeting = self._greeting.copy()
         twin._tokens = self._tokens.copy()
+        twin._streams = self._streams.copy()
         return twin
 
     def _core_key(self) -> Hashable:
@@ -304,7 +319,7 @@ class ServerSide:
             self._known.key(),
             frozenset((link, each.key()) for link, each in self.links.items()),
             (self.calls, self._subscriptions, self.events, self.trimmed),
-            (frozenset(self._greeting.items()), frozenset(self._tokens.items())),
+            tuple(frozenset(each.items()) for each in (self._greeting, self._tokens, self._streams)),
             self.witness.key(),
         )
 

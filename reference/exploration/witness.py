@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast_reference.protocol.outgoing import CALL_END, CHUNK, EVENT, GAP, REPLAYED, SUBSCRIPTION_END
 from holdfast_reference.protocol.states import Phase, SessionState
 
 from exploration.search import Violation
@@ -103,9 +104,11 @@ class Witness:
             raise Violation("I2: what is not acknowledged is kept [DEL-21]", origin)
         if outgoing.sent - outgoing.acked > limits.window:
             raise Violation("I4: no more than a window is not acknowledged [DEL-22]", origin)
-        queued = sum(outgoing.counts)
-        if queued > limits.queue + 2 * limits.max_subscriptions + 2 * limits.max_inflight:
-            raise Violation("I4: the queue is bounded [DEL-11]", f"{queued} frames")
+        counts = outgoing.counts
+        slots = len(session.exchanges.running) + counts[CALL_END] + counts[SUBSCRIPTION_END]
+        one_each = (counts[GAP], counts[REPLAYED], counts[CHUNK])
+        if counts[EVENT] > limits.queue or max(one_each) > slots:
+            raise Violation("I4: the queue is bounded [DEL-04] [DEL-09] [DEL-11] [HIS-06]", f"{counts}")
         if (session.state is SessionState.ATTACHED) is (session.attached is None):
             raise Violation("I5: a session that is kept has a connection, or a time to end [RES-10]", origin)
 

@@ -66,6 +66,7 @@ class Bounds:
         logged: whether the channel keeps a log.
         slow: whether the server takes its time to look at the credentials of a hello.
         refusals: codes with which a resume may be refused.
+        acks: whether the client acknowledges what arrives; one that does not may wait for ever.
     """
 
     script: tuple[Line, ...]
@@ -83,6 +84,7 @@ class Bounds:
     later: tuple[str, ...] | None = None
     slow: bool = False
     refusals: frozenset[str] = frozenset()
+    acks: bool = True
 
 
 #: Where the counters stand in a state, behind the client, the server and the number of wires.
@@ -105,7 +107,9 @@ class World:
             max_inflight=4, max_subscriptions=4, queue=bounds.queue, window=bounds.window, resume_ms=1000
         )
         client = self.clients.number(
-            ClientSide(bounds.profiles, bounds.later or bounds.profiles, bounds.script, bounds.refusals)
+            ClientSide(
+                bounds.profiles, bounds.later or bounds.profiles, bounds.script, bounds.refusals, bounds.acks
+            )
         )
         server = self.servers.number(
             ServerSide(Settings(limits=limits), bounds.profiles, bounds.logged, bounds.slow)
@@ -279,7 +283,7 @@ class World:
 
     def check(self, state: State) -> None:
         """In a state that has only itself to wait for, everything that began has ended, or is up to date."""
-        if any(bound for _, _, bound in self._steps(state)):
+        if not self.bounds.acks or any(bound for _, _, bound in self._steps(state)):
             return
         client = self.clients.states[state[CLIENT]]
         server = self.servers.states[state[SERVER]]
@@ -307,7 +311,7 @@ class World:
                 raise Violation("I1: nothing is lost in silence [DEL-01]", detail)
         elif not story.outcome:
             raise Violation("EX-1: everything ends [RPC-01]", f"{name!r} waits for ever")
-        if verb == "request":
+        if verb in ("request", "stream"):
             ran = name in server.witness.ran
             if (story.outcome == "result" and not ran) or (
                 story.outcome == "session_lost" and ran is (story.fate is Fate.NOT_ACCEPTED)

@@ -16,6 +16,8 @@ from exploration.world import Bounds, World
 SMALL: dict[str, tuple[Bounds, int]] = {
     "takeover": (replace(SCENARIOS["takeover"], dials=3, impatient=1), 10_000),
     "leave": (SCENARIOS["leave"], 3_000),
+    "stream": (replace(SCENARIOS["stream"], cuts=1, dials=2, impatient=0), 1_000),
+    "no acks": (replace(SCENARIOS["no acks"], events=3, dials=1, cuts=0), 500),
     "expiry": (replace(SCENARIOS["expiry"], cuts=1, dials=3, expiries=1), 3_000),
     "mismatch": (SCENARIOS["mismatch"], 10_000),
     "fence": (replace(SCENARIOS["fence"], dials=2, impatient=0), 5_000),
