@@ -372,6 +372,28 @@ def _(patch: Patch) -> None:
     patch.wrap(ChannelLog, "page", page)
 
 
+@mutant("his/always-trimmed", violates="HIS-44", killed_by="his/nothing-trimmed", says="says `trimmed`")
+def _(patch: Patch) -> None:
+    """Every page is said to be all that is left."""
+    on_page(patch, lambda data: data | {"trimmed": True})
+
+
+@mutant(
+    "his/trimmed-amid-the-log",
+    violates="HIS-44",
+    killed_by="his/trimmed",
+    says="says `trimmed`",
+)
+def _(patch: Patch) -> None:
+    """Every page of a log that was trimmed once says so."""
+
+    def page(original: Callable[..., Page], self: ChannelLog, **bounds: int | None) -> Page:
+        head = self._store.head(self._channel)
+        return original(self, **bounds)._replace(trimmed=head.first > head.origin)
+
+    patch.wrap(ChannelLog, "page", page)
+
+
 def _codes(patch: Patch, was: ErrorCode, becomes: ErrorCode) -> None:
     """Refuse pages with another code."""
 

@@ -10,39 +10,42 @@ from holdfast_conformance.traffic import account, pour, reached
 SMALL = 4096
 """The least `max_frame` that a client may ask for."""
 
+NOT_TRIMMED = "a page says `trimmed` although nothing older is gone, or something older is left"
+
 
 @check("his/page", covers=["HIS-20", "HIS-21", "HIS-24", "HIS-42"], needs=["history"])
 async def a_page(t: Test) -> None:
     """Without a bound the page ends with the newest event, oldest first, each with its data and its place."""
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
-    written = await row(t, bob, 4)
-    call = await alice.start("history", channel=written.channel, limit=4)
+    count = min(4, alice.limit("history_limit"))
+    written = await row(t, bob, count)
+    call = await alice.start("history", channel=written.channel, limit=count)
     answer = await t.must(call.result(), requirement="HIS-20")
     data = answer.get("data")
     t.that(isinstance(data, dict), "the data of the result is not an object", frame=answer)
     assert isinstance(data, dict)
     t.that(isinstance(data.get("events"), list), "the page has no `events`", frame=answer)
     t.that(isinstance(data.get("more"), bool), "the page does not say whether there is `more`", frame=answer)
-    read = await page(alice, written.channel, limit=4)
-    t.equal(numbers(read)[-1:], [3], "the last event of the page", frame=read.frame, requirement="HIS-24")
+    read = await page(alice, written.channel, limit=count)
     t.equal(
-        numbers(read), [0, 1, 2, 3], "the events", frame=read.frame, requirement="HIS-21", hint="oldest first"
+        numbers(read)[-1:], [count - 1], "the last event of the page", frame=read.frame, requirement="HIS-24"
     )
+    due = list(range(count))
+    t.equal(numbers(read), due, "the events", frame=read.frame, requirement="HIS-21", hint="oldest first")
     for n, event in enumerate(read.events):
         t.equal(event.get("data"), {"n": n, "pad": ""}, f"event {n}", frame=read.frame, requirement="HIS-21")
         place = event.get("cursor")
         t.that(isinstance(place, str), f"event {n} has no cursor", frame=read.frame, requirement="HIS-21")
-        sub = await recovers(
-            t, bob, written, str(place), requirement="HIS-21", hint="the place just behind it"
-        )
-        await pour(t, bob, written.channel, 1, first=4 + n)
-        await t.until(bob, reached(sub, 4 + n), "the newest event", requirement="SUB-05")
-        account(t, bob.frames, sub, 5 + n, first=n + 1, hole="HIS-21")
+        hint = "the place just behind it"
+        sub = await recovers(t, bob, written, str(place), requirement="HIS-21", hint=hint)
+        await pour(t, bob, written.channel, 1, first=count + n)
+        await t.until(bob, reached(sub, count + n), "the newest event", requirement="SUB-05")
+        account(t, bob.frames, sub, count + n + 1, first=n + 1, hole="HIS-21")
         await bob.cancel(sub)
     again = await page(alice, written.channel, after=read.start, limit=1)
     t.equal(numbers(again), [0], "the event behind `start`", frame=again.frame, requirement="HIS-42")
-    if (empty := await page(alice, t.channel(), limit=3)).events:
-        t.that(False, "a fresh channel has events", frame=empty.frame)
+    empty = await page(alice, t.channel(), limit=3)
+    t.equal(empty.events, [], "the events of a channel to which nobody published", frame=empty.frame)
 
 
 @check("his/page-carries-enc", covers="HIS-21", needs=["history"])
@@ -195,25 +198,54 @@ async def event_larger_than_a_page(t: Test) -> None:
     t.equal(seen, [0, "too_large", 2], "the events, one page each")
 
 
-@check("his/trimmed", covers=["HIS-29", "HIS-30", "HIS-26"], needs=["history", "rpc", "script:trim"])
+@check(
+    "his/trimmed", covers=["HIS-29", "HIS-30", "HIS-26", "HIS-44"], needs=["history", "rpc", "script:trim"]
+)
 async def trimmed(t: Test) -> None:
     """A page that reaches back to where the log was trimmed says so; a place before it is `unrecoverable`."""
     alice = await t.session(name="alice")
     written = await row(t, alice, 3)
     await (await alice.run(["trim", written.channel])).result()
-    await pour(t, alice, written.channel, 3, first=3)
-    newest = await page(alice, written.channel, limit=5)
+    count = min(3, alice.limit("history_limit"))
+    await pour(t, alice, written.channel, count, first=3)
+    newest = await page(alice, written.channel, limit=count)
     if not newest.events:
-        raise t.unverified("the log of a channel does not hold 3 events")
-    t.equal(numbers(newest), [3, 4, 5], "the events that are left", frame=newest.frame, requirement="HIS-24")
+        raise t.unverified(f"the log of a channel does not hold {count} events")
+    due = list(range(3, 3 + count))
+    t.equal(numbers(newest), due, "the events that are left", frame=newest.frame, requirement="HIS-24")
     t.equal(newest.data.get("trimmed"), True, "`trimmed`", frame=newest.frame)
     t.equal(newest.more, False, "`more`", frame=newest.frame, requirement="HIS-26")
-    back = await page(alice, written.channel, before=newest.end, limit=5)
+    back = await page(alice, written.channel, before=newest.end, limit=count)
     t.equal(back.data.get("trimmed"), True, "`trimmed` of a page before a place", frame=back.frame)
+    if count > 1:
+        short = await page(alice, written.channel, limit=1)
+        t.that("trimmed" not in short.data, NOT_TRIMMED, frame=short.frame, requirement="HIS-44")
     for name in ("after", "before"):
         for place in written.places[:3]:
             call = await alice.start("history", channel=written.channel, **{name: place})
             await t.must(call.error("unrecoverable"), requirement="HIS-30")
+
+
+@check("his/nothing-trimmed", covers="HIS-44", needs=["history"])
+async def nothing_trimmed(t: Test) -> None:
+    """`trimmed` stands on no page in whose direction events are left, nor when none were ever trimmed."""
+    alice = await t.session(name="alice")
+    written = await row(t, alice, 3)
+    bounds: list[dict[str, object]] = [
+        {"limit": 1},
+        {"before": written.places[3], "limit": 2},
+        {"before": written.places[1]},
+        {"before": written.places[0]},
+        {"after": written.places[0]},
+        {"after": written.places[3]},
+    ]
+    for some in bounds:
+        read = await page(alice, written.channel, **some)
+        t.that(
+            "trimmed" not in read.data, NOT_TRIMMED, frame=read.frame, hint="older than the page, and gone"
+        )
+    fresh = await page(alice, t.channel())
+    t.that("trimmed" not in fresh.data, NOT_TRIMMED, frame=fresh.frame)
 
 
 @check("his/bad-cursor", covers="HIS-31", needs=["history"])
@@ -288,8 +320,14 @@ async def everybodys_events(t: Test) -> None:
     written = await row(t, alice, 1)
     await alice.publish(written.channel, {"n": 1}, echo=False)
     await alice.publish(written.channel, {"n": 2})
-    read = await page(alice, written.channel, limit=3)
-    t.equal(numbers(read), [0, 1, 2], "the events", frame=read.frame)
+    seen: list[object] = []
+    place, more = written.places[0], True
+    while more and len(seen) < 9:
+        read = await page(alice, written.channel, after=place)
+        seen += numbers(read)
+        more = read.more is True and bool(read.events)
+        place = read.end if more else place
+    t.equal(seen, [0, 1, 2], "the events", frame=read.frame)
 
 
 @check("his/paging-back-from-open", covers=["HIS-23", "HIS-02", "HIS-42"], needs=["history"])

@@ -110,11 +110,12 @@ async def published_meanwhile(t: Test) -> None:
         end = before + len(own)
         await t.until(alice, reached(sub, end - 1), "the last event", requirement="HIS-05")
         account(t, alice.frames, sub, end, hole="HIS-05", hint=hint)
+        await alice.cancel(sub)
     written = await row(t, bob, 20)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pour_singly, t, bob, written.channel, 20, 60)
         subs = []
-        for _ in range(4):
+        for _ in range(min(4, alice.limit("max_subscriptions"))):
             subs.append(await recovers(t, alice, written, 0))
             await alice.ping()
     for sub in subs:
@@ -333,10 +334,10 @@ async def nothing_to_recover(t: Test) -> None:
 async def last(t: Test) -> None:
     """`last` gives the newest events of the log, or all of them; open.cursor is just before the first."""
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
-    written = await row(t, bob, 5)
-    subs = {n: await alice.subscribe(written.channel, last=n) for n in (1, 3, 5, 1000)}
-    await pour(t, bob, written.channel, 2, first=5)
-    for wanted, sub in subs.items():
+    for wanted in (1, 3, 5, 1000):
+        written = await row(t, bob, 5)
+        sub = await alice.subscribe(written.channel, last=wanted)
+        await pour(t, bob, written.channel, 2, first=5)
         await t.until(alice, reached(sub, 6), "the live event", requirement="SUB-05")
         first = max(0, 5 - wanted)
         account(t, alice.frames, sub, 7, first=first, hole="HIS-15", hint=f"{wanted} of 5 events")
@@ -344,6 +345,8 @@ async def last(t: Test) -> None:
         twin = await recovers(t, bob, written, place, requirement="HIS-02")
         await t.until(bob, reached(twin, 6), "the newest event", requirement="HIS-02")
         account(t, bob.frames, twin, 7, first=first, hole="HIS-02", hint="just before the first of them")
+        await alice.cancel(sub)
+        await bob.cancel(twin)
     empty = await alice.subscribe(t.channel(), last=3)
     await t.must(empty.gets(await t.emit(str(empty.sent["channel"]))))
 
@@ -389,6 +392,31 @@ async def patterns_have_no_past(t: Test) -> None:
 # Gaps
 
 
+async def overtaken(t: Test, step: str) -> None:
+    """Assert that a gap stands for what a recovery has not read when a step of the script removes it."""
+    alice = await t.session(name="alice", acks=False, hello={"limits": {"window": 2}})
+    bob = await t.session(name="bob")
+    written = await row(t, bob, 12)
+    sub = await recovers(t, alice, written, 0)
+    window = alice.limit("window")
+    await t.until(alice, lambda: alice.receipts.got >= window, "a full window", requirement="HIS-05")
+    await (await bob.run([step, written.channel])).result()
+    await pour(t, bob, written.channel, 3, first=12)
+    alice.acks = True
+    await alice.ack()
+    await t.until(alice, arrived(sub, 14), "the newest event")
+    hint = "look at the beginning of the log at each step"
+    kept = account(t, alice.frames, sub, 15, hole="HIS-18", hint=hint)
+    if not kept.gaps:
+        t.note(f"everything had been read before the {step}")
+    for gap in (frame for frame in sub.frames if frame.type == "gap"):
+        t.equal(gap.get("reason"), "expired", "`reason`", frame=gap)
+        place, hint = cursor_of(gap, "HIS-19"), "the place behind the last lost event"
+        other = await recovers(t, bob, written, place, requirement="HIS-19", hint=hint)
+        await t.until(bob, reached(other, 14), "the newest event", requirement="HIS-19")
+        account(t, bob.frames, other, 15, first=12, hole="HIS-19")
+
+
 @check(
     "his/trimmed-amid-recovery",
     covers=["HIS-18", "HIS-19"],
@@ -396,31 +424,17 @@ async def patterns_have_no_past(t: Test) -> None:
 )
 async def trimmed_amid_recovery(t: Test) -> None:
     """When trimming overtakes a recovery, a gap `expired` stands for what is gone, and the rest follows."""
-    alice = await t.session(name="alice", acks=False, hello={"limits": {"window": 2}})
-    bob = await t.session(name="bob")
-    written = await row(t, bob, 12)
-    sub = await recovers(t, alice, written, 0)
-    await t.until(
-        alice, lambda: alice.receipts.got >= alice.limit("window"), "a full window", requirement="HIS-05"
-    )
-    await (await bob.run(["trim", written.channel])).result()
-    await pour(t, bob, written.channel, 3, first=12)
-    alice.acks = True
-    await alice.ack()
-    await t.until(alice, arrived(sub, 14), "the newest event", requirement="HIS-18")
-    kept = account(
-        t, alice.frames, sub, 15, hole="HIS-18", hint="look at the beginning of the log at each step"
-    )
-    if not kept.gaps:
-        t.note("everything had been read before the log was trimmed")
-    for gap in (frame for frame in sub.frames if frame.type == "gap"):
-        t.equal(gap.get("reason"), "expired", "`reason`", frame=gap)
-        place = cursor_of(gap, "HIS-19")
-        other = await recovers(
-            t, bob, written, place, requirement="HIS-19", hint="the place behind the last lost event"
-        )
-        await t.until(bob, reached(other, 14), "the newest event", requirement="HIS-19")
-        account(t, bob.frames, other, 15, first=12, hole="HIS-19")
+    await overtaken(t, "trim")
+
+
+@check(
+    "his/wiped-amid-recovery",
+    covers=["HIS-18", "HIS-19"],
+    needs=["history", "ack", "rpc", "script:wipe"],
+)
+async def wiped_amid_recovery(t: Test) -> None:
+    """When the log is started anew amid a recovery, a gap stands for what is gone, and the rest follows."""
+    await overtaken(t, "wipe")
 
 
 @check("his/gap-names-its-end", covers=["HIS-19", "DEL-06"], needs=["history"])

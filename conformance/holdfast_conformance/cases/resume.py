@@ -306,7 +306,7 @@ async def cancel_before_the_cut(t: Test) -> None:
     channel = t.channel()
     sub, call = await alice.subscribe(channel), await alice.run(["hold", LONG])
     cancels = [{"type": "cancel", "of": sub.id}, {"type": "cancel", "of": call.id}]
-    await alice.pipeline(*cancels, encode(Opcode.CLOSE, close_payload(4500)))
+    await alice.pipeline(*cancels, encode(Opcode.CLOSE, close_payload(1001)))
     await alice.wait_closed()
     new = await t.resume(alice)
     await t.must(call.terminal(), hint="what was cancelled ends, connected or not")
