@@ -244,7 +244,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "gap",
         "what arrives",
         Outgoing._give_up,
-        {"self._append((": "self.counts[GAP] += 1; self._queue.appendleft(("},
+        {'(GAP, victim, b"", b"", 0))': '(GAP, victim, b"", b"", 0)); self._queue.rotate(1)'},
     ),
     Bug(
         "server: a gap counts one event too few",
@@ -327,8 +327,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "server: a subscription that replays hears live events, too",
         "replay",
         "I1",
-        Session.deliver,
-        {"place.replaying or position <= place.position": "False"},
+        Outgoing._replay,
+        {"place.replaying = item is not None": "place.replaying = False"},
     ),
     Bug(
         "server: a trimmed log is skipped in silence",
