@@ -5,10 +5,13 @@ BIN    := $(VENV)/bin
 TARGET ?=
 NODE_WS := conformance/implementations/node-ws
 
-.PHONY: check test lint selftest explore docs check-node outside bench lock clean
+.PHONY: check explore test lint selftest explore docs check-node outside bench lock clean
 
 check: $(VENV)/.check  ## run the conformance suite against the reference server (or TARGET=...)
 	$(BIN)/holdfast check $(TARGET)
+
+explore: $(VENV)/.dev  ## search the reference server (or TARGET=...) for lost messages, with random clients and faults
+	$(BIN)/holdfast explore $(TARGET)
 
 test: $(VENV)/.dev lint  ## linters, types, drift checks, and every test
 	$(BIN)/python -m pytest -q

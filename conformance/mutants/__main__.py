@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--explore"]:
         return exploring.main(arguments[1:])
     if arguments[:1] == ["--serve"]:
-        serve(MUTANTS[arguments[1]].apply)
+        serve((exploring.EXPLORED | MUTANTS)[arguments[1]].apply)
         return 0
     attempt: Callable[[str], Outcome] = try_mutant
     if arguments == ["--matrix"]:

@@ -93,6 +93,12 @@ class Exploration:
     stopped: str = ""
 
     @property
+    def findings(self) -> list[Found]:
+        """What was found, the most frequent first; what a rule of single frames sees comes last."""
+        every = self.found.values()
+        return sorted(every, key=lambda found: (found.anomaly.kind == "broken-rule", -found.plans))
+
+    @property
     def standings(self) -> list[Standing]:
         """How the target stands with each guarantee."""
         return standings(
@@ -271,7 +277,7 @@ async def _small(
     async def run(plan: Plan) -> Performance:
         return await perform(plan, target, endpoint)
 
-    for found in list(exploration.found.values())[:SHRUNK]:
+    for found in exploration.findings[:SHRUNK]:
         kind, requirement = found.anomaly.kind, found.anomaly.requirement
         if options.shrink_seconds:
             progress.shrinking(found)

@@ -184,8 +184,10 @@ def _show(exploration: Exploration, target: Target, out: Path | None, *, quiet: 
         except OSError as error:
             _complain(f"cannot write to {folder}: {error.strerror}", "the verdict stands; give another --out")
     if not quiet:
-        for text in texts:
+        for text in texts[:1]:
             click.echo("\n" + "\n".join(text))
+        for text in texts[1:]:  # the first one is enough to read at once
+            click.echo(f"\n{text[0]}\n{text[2]}\n{text[-1]}")
         click.echo("\n" + "\n".join(summary(exploration)))
     if exploration.problem:
         _complain(exploration.problem, exploration.hint)

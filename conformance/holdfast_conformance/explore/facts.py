@@ -136,6 +136,7 @@ class Life:
     """One session of a client, from its first welcome to the last connection on which it was attached.
 
     `proofs` are pairs (moment, row): everything that took effect before the moment had arrived by the row.
+    Once it is `broken`, by a frame that is missing, nothing that follows says anything new.
     """
 
     client: str
@@ -152,6 +153,7 @@ class Life:
     highest: int = 0
     consumed: int = 0
     newest_conn: int = 0
+    broken: bool = False
     resumes: int = 0
     exchanges: dict[int, Exchange] = field(default_factory=dict)
     proofs: list[tuple[int, int]] = field(default_factory=list)

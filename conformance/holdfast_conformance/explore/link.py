@@ -378,7 +378,10 @@ class Link:
         self._record("frame", conn, said=said)
         type, id, seq = said["type"], said.get("id"), said.get("seq")
         if seq is not None:
-            if seq <= self._got or peer is not self._peer:
+            if seq <= self._got or peer is not self._peer or self._silent:
+                return
+            if seq > self._got + 1:
+                self._scene.nursery.start_soon(self._start_over, peer)
                 return
             self._got = seq
             self._work.set()
@@ -387,6 +390,14 @@ class Link:
         elif id is not None and id in self.running:
             self._heard(id, self.running[id], type, said)
         self._changed.unpark_all()
+
+    async def _start_over(self, peer: Peer) -> None:
+        """A frame is missing: close with 4501, and open another session."""
+        self._silent, self._session = True, None
+        self.fault("bad-server-frame")
+        with trio.move_on_after(GOODBYE):
+            await peer.close(4501, "bad_server_frame")
+        await peer.leave()
 
     def _heard(self, id: int, exchange: Running, type: str, said: Said) -> None:
         cursor = said.get("cursor")

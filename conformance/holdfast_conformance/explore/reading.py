@@ -194,7 +194,7 @@ class Reading:
             self._welcome(i, row["at"], said, conn)
             return
         life = conn.life
-        if life is None:
+        if life is None or life.broken:
             return
         id = said.get("id")
         if id is None:
@@ -296,7 +296,8 @@ class Reading:
     def _odd_sequence(self, i: int, seq: int, said: Said, conn: Connection, life: Life) -> bool:
         """Judge a number that is not simply the next; return whether the frame is new to its session."""
         if seq != conn.next:
-            if seq > conn.next:
+            life.broken = seq > conn.next
+            if life.broken:
                 if conn.first and conn.resumed:
                     message = f"resumed at {conn.resume_seq}, {life.name} goes on with {seq}"
                     self.accuse("resume-lie", "RES-29", message, i)

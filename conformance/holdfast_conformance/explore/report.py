@@ -75,7 +75,7 @@ def document(exploration: Exploration) -> dict[str, object]:
                 "runs": found.runs,
                 "plan": found.performance.plan,
             }
-            for found in exploration.found.values()
+            for found in exploration.findings
         ],
     }
 
@@ -121,7 +121,7 @@ def finding(found: Found, mask: Callable[[str], str], files: str = "", replay: s
     lines += ["", "  witness"]
     lines += [f"    {line}" for line in steps(performance.plan)]
     lines += ["", *(f"  {line}" for line in diagram(performance.rows, anomaly.rows, mask)), ""]
-    lines.append(f"  reproduced {found.reproduced}/{found.runs}")
+    lines.append(f"  reproduced {found.reproduced}/{found.runs}" if found.runs else "  not tried again")
     if replay:
         lines += [f"  again   {replay}", f"  files   {files}"]
     return lines
@@ -131,7 +131,7 @@ def save(folder: Path, exploration: Exploration, mask: Callable[[str], str]) -> 
     """Write the report and, for each finding, its plan, history and diagram; return the findings in words."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = []
-    for number, found in enumerate(exploration.found.values(), 1):
+    for number, found in enumerate(exploration.findings, 1):
         anomaly, stem = found.anomaly, f"{number}-{found.anomaly.kind}"
         what: Finding = {"kind": anomaly.kind, "requirement": anomaly.requirement, "message": anomaly.message}
         stored: Plan = {**found.performance.plan, "finding": what}

@@ -1,7 +1,8 @@
 """Making a plan that broke something smaller, by leaving parts out for as long as it still breaks.
 
 Delta debugging on the steps, then simpler numbers. A server may fail only now and then, so every candidate is
-run up to five times, all at once, and is accepted when one of them shows the same.
+run five times, all at once. It is accepted when two of them show the same; or one, when the plan that was
+found does not do better itself.
 """
 
 from __future__ import annotations
@@ -66,12 +67,13 @@ async def shrink(run: Run, first: Performance, kind: str, requirement: str, seco
     """Return a performance of the smallest plan found in that time that still shows the anomaly."""
     best = [first]
     with trio.move_on_after(seconds):
+        enough = max(1, min(2, len(await reproduce(run, first.plan, kind, requirement))))
         before = None
         while before is not best[-1]:
             before = best[-1]
             for candidate in _smaller(lambda: best[-1].plan):
                 seen = await reproduce(run, candidate, kind, requirement)
-                if seen:
+                if len(seen) >= enough:
                     best.append(min(seen, key=lambda performance: len(performance.rows)))
     return best[-1]
 
