@@ -8,6 +8,7 @@ import pytest
 import trio
 from examples.chat import room
 from examples.follow import follow
+from examples.keep_following import keep_following
 from holdfast_reference.client import connect
 from holdfast_reference.config import Config
 
@@ -46,3 +47,21 @@ async def test_the_chat_room_is_followed_from_its_first_line() -> None:
                 followers.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
     assert shown == ["1: first", "2: second", "3: third"]
+
+
+async def test_what_is_said_while_a_follower_is_away_is_shown() -> None:
+    """Its connection breaks, and a line is said before it is back."""
+    show, shown = trio.open_memory_channel[str](10)
+    server = room(Config(port=0, anonymous=True))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            (address, *_) = await nursery.start(server.serve)
+            nursery.start_soon(keep_following, f"ws://{address[0]}:{address[1]}/", show.send_nowait, 0.0)
+            assert await shown.receive() == "(following)"
+            server.publish("room", {"line": 1, "text": "here"})
+            assert await shown.receive() == "1: here"
+            for link in list(server.links.values()):
+                link.abort()
+            server.publish("room", {"line": 2, "text": "away"})
+            assert [await shown.receive(), await shown.receive()] == ["(following)", "2: away"]
+            nursery.cancel_scope.cancel()
