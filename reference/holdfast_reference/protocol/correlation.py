@@ -45,9 +45,12 @@ class Exchange:
         pattern: whether `name` is a pattern.
         stream: whether the client takes chunks.
         head: what each of its events begins with.
+
+    Attributes:
+        logged: whether it is a subscription that has a log.
     """
 
-    __slots__ = ("head", "name", "pattern", "pool", "stage", "stream")
+    __slots__ = ("head", "logged", "name", "pattern", "pool", "stage", "stream")
 
     def __init__(
         self, pool: Pool, name: str, stream: bool = False, pattern: bool = False, head: bytes = b""
@@ -57,6 +60,7 @@ class Exchange:
         self.pattern = pattern
         self.stream = stream
         self.head = head
+        self.logged = False
         self.stage = _SENT
 
     def step(self, step: Step) -> Stage:
@@ -66,6 +70,7 @@ class Exchange:
 
     def copy(self) -> Exchange:
         twin = Exchange(self.pool, self.name, self.stream, self.pattern, self.head)
+        twin.logged = self.logged
         twin.stage = self.stage
         return twin
 

@@ -50,6 +50,7 @@ AUTH_END: Final = 7  #: the terminal of an `auth`, which has a slot of its own
 REFUSAL: Final = 8  #: a terminal that holds none
 REPLAYED: Final = 9  #: an event, or a gap for trimming, from the log: one for each subscription that replays
 _KINDS: Final = 10
+_ODD: Final = frozenset({GAP, PONG, REPLAYED})
 _REPLAYED_AT_ONCE: Final = 8  # events from logs per peek: others want to be served too
 _DISCARDED: Final = frozenset({EVENT, GAP, CHUNK, REPLAYED})
 
@@ -85,6 +86,7 @@ class Outgoing:
         "_later",
         "_limits",
         "_missed",
+        "_odd",
         "_peeked",
         "_queue",
         "_refused_bytes",
@@ -109,6 +111,7 @@ class Outgoing:
         self._later: list[tuple[int, bytes]] = []  # pongs behind a publish that still runs
         self._event_bytes = 0
         self._refused_bytes = 0
+        self._odd = 0  # how many gaps, fenced pongs and replayed events are queued
         self._missed: dict[int, int] = {}  # of the overflow gaps in the queue, by subscription
         self._again = 0  # how many of the newest `unacked` this connection has not been sent yet
         self._unacked_bytes = 0
@@ -148,10 +151,14 @@ class Outgoing:
     def push(self, kind: int, id: int, text: bytes) -> None:
         """Queue a frame that cannot be lost."""
         head, tail = split(text) if self._sequenced else (text, b"")
-        self._append((kind, id, head, tail, 0))
+        self._queue.append((kind, id, head, tail, 0))
+        self.counts[kind] += 1
+        self.size += len(text)
 
     def _append(self, item: Item) -> None:
+        """Queue a frame that takes a look when it leaves: a gap, a fenced pong, something replayed."""
         self._queue.append(item)
+        self._odd += 1
         self.counts[item[0]] += 1
         self.size += len(item[2]) + len(item[3])
 
@@ -229,6 +236,8 @@ class Outgoing:
         self.size -= size
         if kind == EVENT:
             self._event_bytes -= size
+        elif kind in _ODD:
+            self._odd -= 1
 
     def follow(self, id: int, place: Place) -> None:
         """From here on a subscription has a log, and goes on from its place there."""
@@ -329,15 +338,15 @@ class Outgoing:
 
         They stay where they are, and may still be lost or discarded, until `written` says that they left.
         """
-        queue, counts = self._queue, self.counts
-        if self.size > size or self._again or counts[GAP] or counts[REPLAYED]:
+        queue = self._queue
+        if self._odd or self._again or self.size > size:
             return self._peek_singly(size)
         if not self._sequenced:
             texts = [head + tail for _, _, head, tail, _ in queue]
         else:
             seq, more, limits = self.sent, len(queue), self._limits
             room = self._unacked_bytes + self.size + SEQ_ROOM * more <= limits.window_bytes
-            if counts[PONG] or not room or seq + more > self.acked + limits.window:
+            if not room or seq + more > self.acked + limits.window:
                 return self._peek_singly(size)
             texts = []
             for _, _, head, tail, _ in queue:
@@ -395,8 +404,8 @@ class Outgoing:
             overtaking = min(count, len(self._urgent))
             del self._urgent[:overtaking]
             count -= overtaking
-        queue, counts = self._queue, self.counts
-        if count == len(queue) and not (self._again or counts[GAP] or counts[PONG] or counts[REPLAYED]):
+        queue = self._queue
+        if count == len(queue) and not (self._odd or self._again):
             if self._sequenced:
                 self.sent += count
                 self.unacked += self._peeked

@@ -23,6 +23,7 @@ from holdfast_reference.protocol.codec import (
 from holdfast_reference.protocol.correlation import Exchanges, Pool
 from holdfast_reference.protocol.effects import NOTHING, NOWHERE, Stop
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
+from holdfast_reference.protocol.events import event_head
 from holdfast_reference.protocol.limits import SEQ_ROOM
 from holdfast_reference.protocol.logs import CursorError, CursorReason
 from holdfast_reference.protocol.messages import Payload
@@ -204,6 +205,7 @@ class Session:
         exchange.step(Step.OPEN)
         self.outgoing.push(OPEN, id, b'{"type":"open","id":%d%b}' % (id, members))
         if log is not None:
+            exchange.logged = True
             self.outgoing.follow(id, Place(id, log, self.origin, self._max_out, position))
         return NOTHING
 
@@ -256,25 +258,29 @@ class Session:
         exchange = self.exchanges.running.get(id)
         if exchange is None or exchange.stage is not _OPEN or event.exclude == self.origin:
             return True
-        outgoing, head = self.outgoing, exchange.head
-        place = outgoing.places.get(id) if outgoing.places else None
-        position = 0
-        if place is not None:
-            position = event.position or 0
-            if place.replaying or position <= place.position:
-                return True  # it is read from the log later, or was already
-            rest = event.cursor_tail
-        elif not exchange.pattern:
+        if exchange.logged:
+            return self._deliver_from_log(id, event, lossy)
+        head = exchange.head
+        if not exchange.pattern:
             rest = event.tail
         elif self.may("subscribe", event.channel):
             rest = event.named_tail
         else:
             return True
         if len(head) + len(rest) > self._max_out:
-            head, rest = gap_head(id), too_large("" if place is None else event.cursor)
-        if not outgoing.event(id, head, rest, position, lossy):
+            head, rest = gap_head(id), too_large("")
+        return self.outgoing.event(id, head, rest, 0, lossy)
+
+    def _deliver_from_log(self, id: int, event: Event, lossy: bool) -> bool:
+        place, position = self.outgoing.places[id], event.position or 0
+        if place.replaying or position <= place.position:
+            return True  # it is read from the log later, or was already
+        head, rest = event_head(id), event.cursor_tail
+        if len(head) + len(rest) > self._max_out:
+            head, rest = gap_head(id), too_large(event.cursor)
+        if not self.outgoing.event(id, head, rest, position, lossy):
             return False
-        if place is not None and not place.replaying:
+        if not place.replaying:  # or it is, for its events have been given up
             place.position = position
         return True
 

@@ -353,11 +353,12 @@ class Link:
                 return False
             self._controls.clear()
             self.core.written(len(texts), now)
-            if self._final is None and self.core.replaying:
-                self.owner.flusher.add_replay(self)
-                return True
-            if self._final is None and not self.core.pending:
-                return True
+            if self._final is None:
+                if not self.core.pending:
+                    return True
+                if self.core.replaying:
+                    self.owner.flusher.add_replay(self)
+                    return True
 
     def _keep_rest(self, texts: list[bytes], data: bytes, sent: int, now: float) -> None:
         """After a short write: what is whole and unsent stays queued, what was cut is finished first."""
@@ -377,7 +378,7 @@ class Link:
             self._transport.send_eof()
         if self._resume is not None and (self._may_read() or self._is_over()):
             self._resume.set()
-        if self.session is not None:
+        if self.session is not None and self.session.streams:
             self.session.wake_streams()
 
     def _wake_reader(self) -> None:

@@ -91,9 +91,10 @@ class Session:
 
     Attributes:
         link: its connection, None while it is suspended.
+        streams: those that wait for their chunk to be written.
     """
 
-    __slots__ = ("__weakref__", "_streams", "_work", "core", "link", "look_at", "owner")
+    __slots__ = ("__weakref__", "_work", "core", "link", "look_at", "owner", "streams")
 
     def __init__(self, owner: Owner, core: core.Session) -> None:
         self.owner = owner
@@ -101,7 +102,7 @@ class Session:
         self.link: Link | None = None
         self.look_at = float("inf")
         self._work: dict[int, trio.CancelScope | _Subscription] = {}
-        self._streams: dict[int, trio.Event] = {}  # streams that wait for their chunk to be written
+        self.streams: dict[int, trio.Event] = {}
 
     # Carrying out.
 
@@ -188,7 +189,7 @@ class Session:
         work = self._work.pop(effect.id, None)
         if work is not None:
             work.cancel()
-        waiting = self._streams.pop(effect.id, None)
+        waiting = self.streams.pop(effect.id, None)
         if waiting is not None:
             waiting.set()
 
@@ -210,9 +211,8 @@ class Session:
 
     def wake_streams(self) -> None:
         """Something was written: streams whose chunk it was may go on."""
-        if self._streams:
-            for id in [id for id in self._streams if not self.core.chunk_waits(id)]:
-                self._streams.pop(id).set()
+        for id in [id for id in self.streams if not self.core.chunk_waits(id)]:
+            self.streams.pop(id).set()
 
     # Time; called by the sweeper.
 
@@ -245,7 +245,7 @@ class Session:
     async def send_chunk(self, id: int, payload: Payload) -> bool:
         await trio.lowlevel.checkpoint()
         while self.core.chunk_waits(id):
-            waiting = self._streams[id] = trio.Event()
+            waiting = self.streams[id] = trio.Event()
             await waiting.wait()
         self.core.chunk(id, payload)
         self.touch()
