@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from . import registry, schemas
 from .client import Twice
@@ -53,14 +53,16 @@ class Ambient:
 
     Attributes:
         conns: every conn that a welcome named.
-        strands: the sessions with a name, by that name.
+        names: the name of every session.
+        strands: the sessions of the checks that still run, by their names.
         orders: for the checks that still run the cursors that each subscription saw, by channel.
     """
 
     occasions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
     violations: dict[str, list[Violation]] = field(default_factory=dict)
     conns: set[object] = field(default_factory=set)
-    strands: dict[object, Strand] = field(default_factory=dict)
+    names: set[object] = field(default_factory=set)
+    strands: WeakValueDictionary[object, Strand] = field(default_factory=WeakValueDictionary)
     orders: WeakKeyDictionary[Journal, Orders] = field(default_factory=WeakKeyDictionary)
 
     def watch(self, check: str, journal: Journal, mask: Callable[[str], str]) -> Watch:
@@ -279,7 +281,8 @@ class Watch:
                 why = error.get("code") if isinstance(error, dict) else None
                 self._judge("res/refused-is-said", why is not None, f"resume_error is {error!r}")
             if resumed is not True:
-                self._judge("res/names-are-unique", name not in self._ambient.strands, "a name came again")
+                self._judge("res/names-are-unique", name not in self._ambient.names, "a name came again")
+                self._ambient.names.add(name)
                 self._ambient.strands[name] = self._strand
         self._strand.agree(limits)
 

@@ -160,8 +160,9 @@ class Peer:
         member).
         """
         shown = f'"{type}"' + (f" with {dumps(fields)}" if fields else "")
-        wanted = {"type": type, **fields}
-        return Expectation(self, f"{shown} at {self.name}", lambda frame: contains(frame.body, wanted))
+        return Expectation(
+            self, f"{shown} at {self.name}", lambda frame: frame.type == type and contains(frame.body, fields)
+        )
 
     def receives_any(self) -> Expectation:
         """Expect any message but the target's own heartbeat `ping`; with `t.must_not`: expect silence."""

@@ -134,6 +134,7 @@ class Expectation:
             waiting.
         resembles: whether a frame counts as unwanted in `t.must_not`; wider than `match`. Default: `match`.
         emitted: the event that it is about, if it is about one.
+        since: how many of the peer's frames are known to be older than what it waits for.
     """
 
     peer: Peer
@@ -142,6 +143,7 @@ class Expectation:
     breaks: Callable[[Frame], str | None] | None = None
     resembles: Callable[[Frame], bool] | None = None
     emitted: Emitted | None = None
+    since: int = 0
     used: bool = False
     created: float = field(default_factory=trio.current_time)
 
@@ -170,7 +172,7 @@ class Expectation:
         self.used = True
         peer, clock = self.peer, self.peer.clock
         begin = trio.current_time()
-        index = 0
+        index = self.since
         with trio.move_on_after(clock.patience):
             while True:
                 while index < len(peer.frames):

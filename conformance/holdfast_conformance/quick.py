@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from .expect import same_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Yes = Callable[[object], bool]
     Table = dict[str, object]
@@ -37,9 +37,17 @@ def quick(schema: object) -> Yes:
     tests = [KEYWORDS[name](table) for name in table if name in KEYWORDS]
     if unknown := [name for name in table if name not in KEYWORDS | SILENT and not name.startswith("x-")]:
         raise Unknown(unknown[0])
-    if len(tests) == 1:
-        return tests[0]
-    return lambda value: all(test(value) for test in tests)
+    return tests[0] if len(tests) == 1 else _all(tests)
+
+
+def _all(tests: Sequence[Yes]) -> Yes:
+    def holds(value: object) -> bool:
+        for test in tests:  # noqa: SIM110  # all() would make a generator for each of a million values
+            if not test(value):
+                return False
+        return True
+
+    return holds
 
 
 def _is_integer(value: object) -> bool:
@@ -74,9 +82,11 @@ def _properties(schema: Table) -> Yes:
     tests = {name: quick(member) for name, member in cast("Table", schema["properties"]).items()}
 
     def holds(value: object) -> bool:
-        if not isinstance(value, dict):
-            return True
-        return all(tests[name](member) for name, member in value.items() if name in tests)
+        if isinstance(value, dict):
+            for name, member in value.items():
+                if name in tests and not tests[name](member):
+                    return False
+        return True
 
     return holds
 
@@ -113,8 +123,7 @@ def _enum(schema: Table) -> Yes:
 
 
 def _every(schema: Table) -> Yes:
-    tests = [quick(part) for part in cast("list[object]", schema["allOf"])]
-    return lambda value: all(test(value) for test in tests)
+    return _all([quick(part) for part in cast("list[object]", schema["allOf"])])
 
 
 def _any(schema: Table) -> Yes:

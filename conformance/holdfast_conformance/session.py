@@ -39,6 +39,7 @@ class Exchange:
         self.sent = sent
         self.id = sent["id"]
         self.type = sent["type"]
+        self._since = session.begun.get(self.id, 0)
         session.exchanges.append(self)
 
     def __repr__(self) -> str:
@@ -59,7 +60,12 @@ class Exchange:
         """Expect a frame of this exchange, of this type, whose members contain `fields`."""
         wanted = {"type": type, "id": self.id, **fields}
         shown = f'"{type}" on exchange {self.id}' + (f" with {dumps(fields)}" if fields else "")
-        return Expectation(self.session, shown, lambda frame: contains(frame.body, wanted), self._ended)
+        id = self.id
+
+        def match(frame: Frame) -> bool:  # most frames are of other exchanges
+            return frame.body.get("id") == id and frame.type == type and contains(frame.body, wanted)
+
+        return Expectation(self.session, shown, match, self._ended, since=self._since)
 
     def result(self, **fields: object) -> Expectation:
         """Expect the exchange to end with `result`, its members containing `fields` (usually `data=`)."""
@@ -78,7 +84,8 @@ class Exchange:
                 and (not codes or error.get("code") in codes)
             )
 
-        return Expectation(self.session, f"{shown} on exchange {self.id}", match, self._ended)
+        what = f"{shown} on exchange {self.id}"
+        return Expectation(self.session, what, match, self._ended, since=self._since)
 
     def terminal(self) -> Expectation:
         """Expect the exchange to end, one way or the other."""
@@ -185,7 +192,7 @@ class Session(Peer):
             self.exchanges, self.subscribed = earlier.exchanges, earlier.subscribed
             self.attempt, self._last_id = earlier.attempt, earlier._last_id
             for exchange in self.exchanges:
-                exchange.session = self
+                exchange.session, exchange._since = self, 0
         else:
             self.receipts = Receipts()
         limits = welcome.get("limits")
@@ -264,6 +271,11 @@ class Session(Peer):
         return []
 
     @cached_property
+    def begun(self) -> dict[object, int]:
+        """How many frames had been received when an id was given to a new frame."""
+        return {}
+
+    @cached_property
     def resent(self) -> list[Frame]:
         """Frames that came again on this connection."""
         return []
@@ -303,6 +315,7 @@ class Session(Peer):
         number = fields.pop("id", None)
         if number is None:
             number = self.next_id()
+            self.begun[number] = len(self.frames)
         elif isinstance(number, int):
             self._last_id = max(self._last_id, number)
         if type == "subscribe" and isinstance(channel := fields.get("channel"), str):
@@ -350,9 +363,12 @@ class Session(Peer):
 
     async def ping(self, t: str | None = None) -> Frame:
         """Send a Holdfast ping and return its pong, recognised by `t`."""
+        since = 0 if t is not None else len(self.frames)
         t = secrets.token_hex(6) if t is None else t
         await self.send({"type": "ping", "t": t})
-        return await self.receives("pong", t=t)
+        pong = self.receives("pong", t=t)
+        pong.since = since
+        return await pong
 
     async def fence(self) -> bool:
         """Ping, and return whether the pong proves that everything before it was delivered (no `held`)."""

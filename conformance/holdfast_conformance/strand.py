@@ -28,7 +28,7 @@ class Row:
     places: dict[object, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Strand:
     """One session.
 

@@ -152,17 +152,16 @@ async def all_end(session: Session, exchanges: Sequence[Exchange], *, since: int
         since: the number of frames that the session had received before the exchanges were started.
     """
     waiting = {exchange.id for exchange in exchanges}
-    first = session.frames[since].entry if since < len(session.frames) else 0
 
     def last(frame: Frame) -> bool:
-        if frame.entry >= first and frame.type == "result":
+        if frame.type == "result":
             waiting.discard(frame.get("id"))
         return not waiting
 
     def refused(frame: Frame) -> str | None:
         return f"got {frame}" if frame.type == "error" and frame.get("id") in waiting else None
 
-    await Expectation(session, f"{len(waiting)} exchanges to end with result", last, refused)
+    await Expectation(session, f"{len(waiting)} exchanges to end with result", last, refused, since=since)
 
 
 async def pour(
