@@ -259,6 +259,7 @@ class Link:
     async def _greet(self, peer: Peer, fresh: bool, *, read: bool) -> bool:
         """Say hello on a new connection and take its welcome, unless it gets lost."""
         scene, conn, old = self._scene, self._scene.next_connection(), self._peer
+        scene.peers.append(peer)
         hello: dict[str, object] = {"type": "hello", "profiles": list(scene.profiles)}
         if self._identity is not None and self._identity.token is not None:
             hello["auth"] = {"scheme": self._identity.scheme, "token": self._identity.token}

@@ -14,6 +14,7 @@ from ..journal import Journal
 if TYPE_CHECKING:
     import trio
 
+    from ..client import Peer
     from ..dial import Endpoint
     from ..target import Identity, Target
     from .history import Recorder
@@ -33,7 +34,8 @@ class Scene:
         recorder: writes the history.
         ambient: the rules that every frame has to keep.
         patience: seconds after which an answer that must come is missing.
-        barrier: opens once every client has come so far.
+        peers: every connection, kept to the end: the rules remember a session for as long as one of its
+            connections is remembered.
     """
 
     target: Target
@@ -47,6 +49,7 @@ class Scene:
     clock: Clock = field(default_factory=Clock)
     journal: Journal = field(default_factory=Journal)
     profiles: tuple[str, ...] = PROFILES
+    peers: list[Peer] = field(default_factory=list)
     connections: int = 0
     keys: Counter[str] = field(default_factory=Counter)
 
