@@ -2,8 +2,8 @@
 
 An engine keeps rows; this module makes cursors, events and pages of them. A log of which nothing is kept
 (never published to, or evicted because it was the idlest) takes no memory at all: it stands at the *floor*,
-which is not below any place of an evicted log. So positions never go back, and a cursor of an evicted log is
-`expired`, as one is when nobody can tell what had followed it.
+which all such logs share. An eviction starts them anew, since nobody can tell any more which one it was: the
+floor rises to the highest place of an evicted log, so that positions never go back, and gets another epoch.
 
 Spec: 12-history [HIS-05] to [HIS-11], [HIS-20] to [HIS-30].
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast_reference.protocol.names import Pattern
 
-__all__ = ["ChannelLog", "Head", "Retention", "Row", "Store", "cursor_of", "new_epoch", "row_bytes"]
+__all__ = ["ChannelLog", "Head", "Retention", "Row", "Store", "cursor_of", "new_epoch", "raised", "row_bytes"]
 
 _CURSOR: Final = re.compile(r"([0-9a-f]{12})([0-9a-f]{8})-(0|[1-9][0-9]{0,15})")
 _ROW: Final = 160  # bytes that an engine needs for an event beside its data
@@ -180,6 +180,12 @@ class ChannelLog:
 
 def new_epoch() -> str:
     return secrets.token_hex(6)
+
+
+def raised(floor: Head, evicted: Head) -> Head:
+    """The floor after an eviction."""
+    place = max(floor.end, evicted.end)
+    return Head(new_epoch(), place, place, place)
 
 
 def cursor_of(channel: str, epoch: str, position: int) -> str:

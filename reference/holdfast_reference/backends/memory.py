@@ -16,6 +16,7 @@ from holdfast_reference.backends.channel_log import (
     Row,
     cursor_of,
     new_epoch,
+    raised,
     row_bytes,
 )
 from holdfast_reference.backends.dedupe import Remembered, key_of
@@ -96,7 +97,7 @@ class MemoryBroker(Fanout):
         if log is None:
             if not self._retention.keeps(event.channel):
                 return
-            log = self._start(event.channel, self._floor.epoch)
+            log = self._start(event.channel)
         else:
             self._logs.move_to_end(event.channel)
         log.end += 1
@@ -109,16 +110,16 @@ class MemoryBroker(Fanout):
             self._bytes -= log.drop_oldest()
         self._evict()
 
-    def _start(self, channel: str, epoch: str) -> _Kept:
-        place = self._floor.end
-        log = self._logs[channel] = _Kept(epoch, 0, place, place)
+    def _start(self, channel: str) -> _Kept:
+        floor = self._floor
+        log = self._logs[channel] = _Kept(floor.epoch, floor.origin, floor.first, floor.end)
         return log
 
     def _evict(self) -> None:
         while len(self._logs) > self._retention.channels or self._bytes > self._retention.total_bytes:
             _, idlest = self._logs.popitem(last=False)
             self._bytes -= idlest.bytes
-            self._floor.first = self._floor.end = max(self._floor.end, idlest.end)
+            self._floor = raised(self._floor, idlest)
 
     def log(self, channel: str) -> Log | None:
         return ChannelLog(self, channel) if self._retention.keeps(channel) else None
@@ -132,7 +133,7 @@ class MemoryBroker(Fanout):
     async def wipe(self, channel: str) -> None:
         await self.trim(channel)
         if self._retention.keeps(channel):
-            log = self._logs.get(channel) or self._start(channel, self._floor.epoch)
+            log = self._logs.get(channel) or self._start(channel)
             log.epoch, log.origin = new_epoch(), log.end
             self._evict()
 

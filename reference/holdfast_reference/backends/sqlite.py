@@ -26,6 +26,7 @@ from holdfast_reference.backends.channel_log import (
     Row,
     cursor_of,
     new_epoch,
+    raised,
     row_bytes,
 )
 from holdfast_reference.backends.dedupe import Remembered, key_of
@@ -98,7 +99,7 @@ class SqliteBroker(Fanout):
         self._retention = retention or Retention()
         self._calendar = calendar
         self._file = SqliteFile(path)
-        self._floor = Head(self._file.epoch, 0, self._file.floor, self._file.floor)
+        self._floor = self._file.floor
         self._logs: OrderedDict[str, KeptHead] = OrderedDict(self._file.kept_heads())  # the idlest first
         self._bytes = sum(log.bytes for log in self._logs.values())
         self._next_id = 1 + max((log.id for log in self._logs.values()), default=0)
@@ -204,7 +205,7 @@ class SqliteBroker(Fanout):
             self._install(plan)
 
     def _plan(self) -> Plan:
-        return Plan(self._floor.end, self._calendar(), forget=list(self._forget))
+        return Plan(self._floor, self._calendar(), forget=list(self._forget))
 
     def _place(self, plan: Plan, event: Event) -> tuple[int | None, str]:
         """Append an event to the log of its channel in a plan; position and cursor, if it has any."""
@@ -223,8 +224,8 @@ class SqliteBroker(Fanout):
             if log is None:
                 if not self._retention.keeps(channel):
                     return None
-                place = self._floor.end
-                log = KeptHead(self._floor.epoch, 0, place, place, id=self._next_id)
+                floor = self._floor
+                log = KeptHead(floor.epoch, floor.origin, floor.first, floor.end, id=self._next_id)
                 self._next_id += 1
             plan.heads[channel] = (replace(log), log.first)
         return plan.heads[channel][0]
@@ -274,7 +275,7 @@ class SqliteBroker(Fanout):
 
     def _drop(self, log: KeptHead) -> None:
         self._bytes -= log.bytes
-        self._floor.first = self._floor.end = max(self._floor.end, log.end)
+        self._floor = raised(self._floor, log)
         self._forget.append(log.id)
 
     async def _apply(self, reset: _Reset) -> None:

@@ -30,7 +30,8 @@ _APPLICATION: Final = 0x48_46_4C_31  # what tells our files from all others
 _VERSION: Final = 1
 _SYNCHRONOUS: Final = "FULL"  # a commit returns when the disk has it
 _SCHEMA: Final = (
-    "CREATE TABLE server (epoch TEXT NOT NULL, floor INTEGER NOT NULL, turn INTEGER NOT NULL)",
+    """CREATE TABLE server (
+        epoch TEXT NOT NULL, origin INTEGER NOT NULL, floor INTEGER NOT NULL, turn INTEGER NOT NULL)""",
     """CREATE TABLE channels (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, origin INTEGER NOT NULL,
         first INTEGER NOT NULL, end INTEGER NOT NULL, bytes INTEGER NOT NULL, turn INTEGER NOT NULL)""",
@@ -79,7 +80,7 @@ class Plan:
         now: time of the calendar, in seconds.
     """
 
-    floor: int
+    floor: Head
     now: float
     forget: list[int] = field(default_factory=list)
     rows: list[tuple[int, int, bytes, str]] = field(default_factory=list)
@@ -107,7 +108,8 @@ class SqliteFile:
             self._writer.execute("PRAGMA journal_mode = WAL")
             self._writer.execute(f"PRAGMA synchronous = {_SYNCHRONOUS}")
             self._reader = undo.enter_context(closing(_connect(path)))
-            self.epoch, self.floor, self._turn = self._reader.execute("SELECT * FROM server").fetchone()
+            epoch, origin, place, self._turn = self._reader.execute("SELECT * FROM server").fetchone()
+            self.floor = Head(epoch, origin, place, place)
             undo.pop_all()
 
     def kept_heads(self) -> Iterator[tuple[str, KeptHead]]:
@@ -146,7 +148,8 @@ class SqliteFile:
                     "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
                     [(*kept.key, kept.cursor, kept.until, kept.remember_ms) for kept in plan.keys],
                 )
-                run("UPDATE server SET floor = ?, turn = ?", (plan.floor, self._turn))
+                floor = (plan.floor.epoch, plan.floor.origin, plan.floor.end)
+                run("UPDATE server SET epoch = ?, origin = ?, floor = ?, turn = ?", (*floor, self._turn))
         except sqlite3.Error as error:
             raise WriteFailed(str(error)) from error
 
@@ -247,6 +250,6 @@ def _create(connection: sqlite3.Connection) -> None:
     with _transaction(connection):
         for statement in _SCHEMA:
             connection.execute(statement)
-        connection.execute("INSERT INTO server VALUES (?, 0, 0)", (new_epoch(),))
+        connection.execute("INSERT INTO server VALUES (?, 0, 0, 0)", (new_epoch(),))
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {_VERSION}")

@@ -78,7 +78,7 @@ class TestSqliteBroker(BrokerContract):
             await broker.wipe("wiped")
             await publish(broker, "new", 1)
         async with self.running(retention) as broker:
-            assert reason(log_of(broker, "evicted"), evicted) == "expired"
+            assert reason(log_of(broker, "evicted"), evicted) == "epoch"
             assert reason(log_of(broker, "trimmed"), early) == "expired"
             assert log_of(broker, "trimmed").locate(late) == log_of(broker, "trimmed").end
             assert reason(log_of(broker, "wiped"), wiped) == "epoch"
@@ -219,8 +219,8 @@ class TestSqliteBroker(BrokerContract):
         file = SqliteFile(self.path)
         row = (1, 1, b"}", "")
         with pytest.raises(WriteFailed, match="UNIQUE"):
-            file.commit(Plan(0, 0.0, rows=[row, row]), Retention())
-        file.commit(Plan(0, 0.0, rows=[row]), Retention())
+            file.commit(Plan(file.floor, 0.0, rows=[row, row]), Retention())
+        file.commit(Plan(file.floor, 0.0, rows=[row]), Retention())
         assert [position for position, _ in file.rows(1, 0, 9)] == [1]
         file.close()
 
