@@ -8,24 +8,30 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import trio
 from holdfast_conformance import collect
 from holdfast_conformance.bench import without
+from holdfast_reference.backends import channel_log, memory
+from holdfast_reference.backends.channel_log import ChannelLog, Retention
+from holdfast_reference.backends.memory import MemoryBroker
 from holdfast_reference.protocol import connection as core
 from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import ExchangeError
 from holdfast_reference.protocol.limits import Limits
 from holdfast_reference.protocol.outgoing import Outgoing
+from holdfast_reference.server.link import Link
 
 from mutants.harness import Patch, judge, world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from holdfast_conformance.report import Report
+    from holdfast_reference.protocol.events import Event
     from holdfast_reference.server.transport import MemoryTransport, Transport
 
 __all__ = ["VARIANTS", "Variant", "run"]
@@ -161,6 +167,46 @@ def _chatty(patch: Patch) -> None:
     patch.wrap(Outgoing, "urgent", urgent)
 
 
+def _no_log(patch: Patch) -> None:
+    patch.set(Retention, "keeps", lambda self, channel: False)
+
+
+def _trims_at_once(patch: Patch) -> None:
+    def place(original: Callable[..., None], self: MemoryBroker, event: Event) -> None:
+        original(self, event)
+        log = self._logs.get(event.channel)
+        if log is not None:
+            self._bytes -= log.trim()
+
+    patch.wrap(MemoryBroker, "_place", place)
+
+
+def _cursors_vary(patch: Patch) -> None:
+    """No place is called the same twice, as when cursors are encrypted."""
+    numbers = count()
+
+    def vary(original: Callable[..., str], *args: object) -> str:
+        return f"{original(*args)}.{next(numbers)}"
+
+    def locate(original: Callable[..., int], self: ChannelLog, cursor: str) -> int:
+        return original(self, cursor.rpartition(".")[0])
+
+    for module in (channel_log, memory):
+        patch.wrap(module, "cursor_of", vary)
+    patch.wrap(ChannelLog, "locate", locate)
+
+
+def _notices_late(patch: Patch) -> None:
+    """The end of a stream without a close frame is noticed 150 ms later."""
+
+    async def read(original: Callable[..., Awaitable[None]], self: Link, data: bytes) -> None:
+        await original(self, data)
+        if not self._peer_closed:
+            await trio.sleep(0.15)
+
+    patch.wrap(Link, "_read", read)
+
+
 _slow = partial(Slow, least=0.2, most=0.2)
 _jittery = partial(Slow, least=0, most=0.08)
 
@@ -177,6 +223,10 @@ VARIANTS: Final = {
         Variant("legal/chatty", "unknown members everywhere, and frames of unknown types", _chatty),
         Variant("legal/other-texts", "error messages in other languages", _other_texts),
         Variant("legal/tiny-limits", "the smallest numbers that are of any use", _tiny),
+        Variant("legal/no-log", "history, and no channel that has a log", _no_log),
+        Variant("legal/trims-at-once", "logs that hold nothing", _trims_at_once),
+        Variant("legal/cursors-vary", "another cursor for a place each time", _cursors_vary),
+        Variant("legal/notices-late", "lost connections are noticed late", _notices_late),
         Variant("legal/core-only", "no profile at all", _profiles()),
         Variant("legal/rpc-only", "requests, no channels", _profiles("rpc")),
         Variant("legal/pubsub-only", "channels without patterns, fence and requests", _profiles("pubsub")),
