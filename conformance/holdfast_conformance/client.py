@@ -136,6 +136,7 @@ class Peer:
         self._received_bytes = 0
         self._following = bytearray()
         self._twice = False
+        self._decode = json.JSONDecoder(object_pairs_hook=self._members, parse_constant=_no_constant).decode
         self._text_parts: list[str] = []
         self._pending: list[bytes] = []
         self._writing = False
@@ -481,7 +482,7 @@ class Peer:
     def _received(self, text: str) -> None:
         entry = self._journal.add(self.name, "←", text)
         try:
-            value = json.loads(text, object_pairs_hook=self._members, parse_constant=_no_constant)
+            value = self._decode(text)
         except (ValueError, RecursionError) as error:
             self._watch.received_garbage(entry, f"not JSON: {error}")
             value = None
@@ -529,7 +530,10 @@ class Peer:
 
 def dumps(value: object) -> str:
     """Spell a JSON value in the most compact way, non-ASCII characters as they are."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _no_constant(name: str) -> object:
