@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TARGET ?=
+EXPLORE ?=
 NODE_WS := conformance/implementations/node-ws
 
-.PHONY: check explore test lint selftest explore docs check-node outside bench lock clean
+.PHONY: check explore test lint selftest exploration docs check-node outside bench lock clean
 
 check: $(VENV)/.check  ## run the conformance suite against the reference server (or TARGET=...)
 	$(BIN)/holdfast check $(TARGET)
 
 explore: $(VENV)/.dev  ## search the reference server (or TARGET=...) for lost messages, with random clients and faults
-	$(BIN)/holdfast explore $(TARGET)
+	$(BIN)/holdfast explore $(TARGET) $(EXPLORE)
 
 test: $(VENV)/.dev lint  ## linters, types, drift checks, and every test
 	$(BIN)/python -m pytest -q
@@ -25,7 +26,7 @@ lint: $(VENV)/.dev
 selftest: $(VENV)/.dev  ## prove the suite: mutants die, null targets fail, legal variants stay green
 	cd conformance && ../$(BIN)/python -m mutants
 
-explore: $(VENV)/.dev  ## every interleaving of the real cores within small bounds, then the planted bugs
+exploration: $(VENV)/.dev  ## every interleaving of the real cores within small bounds, then the planted bugs
 	cd reference && ../$(BIN)/python -m exploration
 	cd reference && ../$(BIN)/python -m exploration --bugs
 
