@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .facts import NEVER, Gap, Item, Place
-from .order import consistent, inversion, order
+from .order import consistent, inversion, order, precedes
 from .reading import Reading, unique
 
 if TYPE_CHECKING:
@@ -353,13 +353,9 @@ class _Judge:
                     low = index
                 elif b < a and found.proven(b, a):
                     high = min(high, index)
-            if other.done < event.call or (
-                other.life is event.life and other.call < event.call and not event.dedupe
-            ):
+            if precedes(other, event):
                 low = max(low, index)
-            elif event.done < other.call or (
-                other.life is event.life and event.call < other.call and not event.dedupe
-            ):
+            elif precedes(event, other):
                 high = min(high, index)
         return low, high
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .facts import Publish
 
-__all__ = ["Order", "consistent", "inversion", "order"]
+__all__ = ["Order", "consistent", "inversion", "order", "precedes"]
 
 
 _seen = attrgetter("seen")
@@ -57,22 +57,27 @@ def order(runs: Sequence[Sequence[Publish]]) -> Order | None:
             return None
         events = sorted_events
         position = {event: at for at, event in enumerate(events)}
-    linked = {(run[at], run[at + 1]) for run in runs for at in range(len(run) - 1)}
+    linked = bytearray(
+        len(events)
+    )  # whether somebody got an event right behind the one that stands before it
+    for run in runs:
+        before = -1
+        for event in run:
+            at = position[event]
+            if at == before + 1 and before >= 0:
+                linked[at] = 1
+            before = at
     loose = [0] * len(events)
     for at in range(1, len(events)):
-        before, after = events[at - 1], events[at]
-        proven = (
-            (before, after) in linked
-            or before.done < after.call
-            or (
-                before.life is after.life
-                and before.call < after.call
-                and not before.dedupe
-                and not after.dedupe
-            )
-        )
-        loose[at] = loose[at - 1] + (not proven)
+        loose[at] = loose[at - 1] + (not linked[at] and not precedes(events[at - 1], events[at]))
     return Order(events, position, loose)
+
+
+def precedes(before: Publish, after: Publish) -> bool:
+    """Return whether the moments prove that one event precedes the other."""
+    if before.done < after.call:
+        return True
+    return before.life is after.life and before.call < after.call and not (before.dedupe or after.dedupe)
 
 
 def consistent(runs: Sequence[Sequence[Publish]]) -> bool:
