@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from mutants.harness import Patch, mutant
 from mutants.lives import attaches, on_decision, on_welcome, wanted_by
-from mutants.tools import varied
+from mutants.tools import on_frame, varied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from holdfast_reference.protocol.outgoing import Item
 
     from mutants.lives import Decide, Decision, Row
+    from mutants.tools import Read
 
 
 # The name
@@ -406,7 +407,9 @@ def _(patch: Patch) -> None:
 # Work
 
 
-@mutant("res/work-stops", violates="RES-07", killed_by="res/work-goes-on", says="expected")
+@mutant(
+    "res/work-stops", violates="RES-07", killed_by=["res/work-goes-on", "res/stream-goes-on"], says="expected"
+)
 def _(patch: Patch) -> None:
     """With the connection the requests that run are cancelled."""
 
@@ -418,6 +421,61 @@ def _(patch: Patch) -> None:
         return effects
 
     patch.wrap(Sessions, "suspend", suspend)
+
+
+@mutant(
+    "res/cancel-of-older-work-ignored",
+    violates="RPC-06",
+    killed_by="res/cancel-again",
+    says="expected the terminal",
+)
+def _(patch: Patch) -> None:
+    """A connection cancels requests that it has started itself, and no others."""
+    begun: dict[Connection, int] = {}
+
+    def welcome(original: Callable[..., Effects], self: Connection, grant: Grant, now: float) -> Effects:
+        effects = original(self, grant, now)
+        begun[self] = self.session.exchanges.last_id
+        return effects
+
+    def react(core: Connection, frame: Row, read: Read) -> Effects | None:
+        of = frame.get("of")
+        if frame.get("type") != "cancel" or not isinstance(of, int) or of > begun.get(core, 0):
+            return None
+        exchange = core.session.exchanges.running.get(of)
+        return () if exchange is not None and exchange.pool is Pool.CALLS else None
+
+    patch.wrap(Connection, "_welcome", welcome)
+    on_frame(patch, react)
+
+
+@mutant("res/second-hello-ignored", violates="SES-03", killed_by="res/second-hello", says="it is still open")
+def _(patch: Patch) -> None:
+    """A second hello that resumes the session of its own connection is ignored."""
+
+    def react(core: Connection, frame: Row, read: Read) -> Effects | None:
+        return () if frame.get("type") == "hello" and "resume" in frame and core.session.grant else None
+
+    on_frame(patch, react)
+
+
+@mutant("res/same-token-again", violates="RES-27", killed_by="res/same-principal", says="it was refused")
+def _(patch: Patch) -> None:
+    """A session is resumed with the token alone that it began with."""
+    tokens: dict[str, object] = {}
+
+    def react(core: Connection, frame: Row, read: Read) -> Effects | None:
+        wanted = frame.get("resume")
+        if frame.get("type") != "hello" or core.session.grant is not None:
+            return None
+        token = frame.get("auth")
+        if not isinstance(wanted, dict):
+            tokens[core._secret] = token
+        elif tokens.get(str(wanted.get("session")), token) != token:
+            return read(frame | {"resume": wanted | {"session": "another"}})
+        return None
+
+    on_frame(patch, react)
 
 
 @mutant(

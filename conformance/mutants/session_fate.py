@@ -65,11 +65,11 @@ def _(patch: Patch) -> None:
     "res/ends-with-a-pause",
     violates="RES-05",
     killed_by="res/kept-by-the-client",
-    says="closed with 4502",
+    says="closed with 4599",
 )
 def _(patch: Patch) -> None:
     """Of the codes of clients that pause one is unknown."""
-    _fate(patch, c4502=False)
+    _fate(patch, c4599=False)
 
 
 @mutant(

@@ -6,7 +6,7 @@ import trio
 
 from holdfast_conformance.case import Session, Test, check
 from holdfast_conformance.lives import pause, tight_session
-from holdfast_conformance.logs import arrived, cursor_of, numbers, opened, page, recovers, row
+from holdfast_conformance.logs import arrived, cursor_of, opened, recovers, row
 from holdfast_conformance.traffic import account, pour, reached
 
 SMALL = 4096
@@ -513,18 +513,3 @@ async def recovery_loses_permission(t: Test) -> None:
     strict = await new.start("subscribe", channel=written.channel, since=written.places[0])
     await t.must(strict.error("forbidden"), requirement="SUB-03")
     t.equal(len(strict.frames), 1, "the number of frames", requirement="SUB-03")
-
-
-@check("his/history-within-recovery", covers="HIS-02", needs=["history"])
-async def history_within_recovery(t: Test) -> None:
-    """A page before open.cursor and what the subscription gets have neither a hole nor an overlap."""
-    alice, bob = await t.session(name="alice"), await t.session(name="bob")
-    written = await row(t, bob, 4)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pour_singly, t, bob, written.channel, 4, 24)
-        sub = await alice.subscribe(written.channel)
-        read = await page(alice, written.channel, before=cursor_of(opened(sub), "HIS-02"), limit=1)
-    await t.until(alice, reached(sub, 23), "the newest event", requirement="SUB-05")
-    last_read = numbers(read)[-1]
-    assert isinstance(last_read, int)
-    account(t, alice.frames, sub, 24, first=last_read + 1, hole="HIS-02")
