@@ -187,8 +187,6 @@ class Connection:
             message = decode(text)
             if self.phase is _NEW:
                 return self._read_first(message)
-            if self._outgoing.flooded:
-                return self._close_flooded()
             return _READERS[type(message)](self, message, now)
         except ProtocolViolation as violation:
             return self.close(violation.code, violation.detail)
@@ -196,10 +194,12 @@ class Connection:
             # Step 8: the id was consumed just now, and no slot was taken.
             id = self.session.exchanges.last_id
             self._outgoing.refuse(id, encode_error(id, error))
-            return self._close_flooded() if self._outgoing.flooded else NOTHING
+            return self.end_flood()
 
-    def _close_flooded(self) -> Effects:
-        """Refusals wait for a window that nobody opens. Spec: [DEL-32]."""
+    def end_flood(self) -> Effects:
+        """Close if too many refusals wait for a window that nobody opens. Spec: [DEL-32] [DEL-33]."""
+        if not self._outgoing.flooded:
+            return NOTHING
         return self.close(CloseCode.SLOW_CONSUMER, "too many refusals wait for acks")
 
     def _read_first(self, message: messages.Message | Suspect) -> Effects:

@@ -141,10 +141,14 @@ class Session:
             text = shorten_error(id, error, self._max_out)
         return [Stop(id)] if self.finish(id, text) else NOTHING
 
-    def reject(self, id: int, error: ExchangeError) -> None:
-        """An exchange cannot even start: its terminal is a refusal, which holds no slot. Spec: [DEL-14]."""
+    def reject(self, id: int, error: ExchangeError) -> Effects:
+        """An exchange cannot even start: its terminal is a refusal, which holds no slot. Spec: [DEL-14].
+
+        The effects are the connection's, which may be flooded now.
+        """
         if self.exchanges.finish(id) is not None:
             self.outgoing.refuse(id, encode_error(id, error))
+        return NOTHING if self.attached is None else self.attached.end_flood()
 
     def finish(self, id: int, text: bytes) -> bool:
         """End an exchange with this terminal instead of all that is queued for it; whether it was running."""

@@ -119,7 +119,9 @@ class Session:
     def _call(self, effect: effects.Call) -> None:
         method = self.owner.methods.get(effect.method)
         if method is None:
-            self.core.reject(effect.id, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
+            wanted = self.core.reject(effect.id, ExchangeError(ErrorCode.NOT_FOUND, "no such method"))
+            if self.link is not None:
+                self.link.do(wanted)
             return
         call = Call(self, effect)
         if method.inline:
