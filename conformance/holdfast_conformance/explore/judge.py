@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from .facts import NEVER, Gap, Item, Place
 from .order import consistent, inversion, order, precedes
-from .reading import Reading, unique
+from .pages import judge_pages
+from .reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ class _Judge:
             found = self._order(runs[channel])
             for run in runs[channel]:
                 self._complete(run, published, found)
-            self._pages(channel, found)
+            judge_pages(self._facts, channel, found, self._accuse)
         for publish in facts.publishes.values():
             if publish.seen < NEVER and publish.outcome == "failed":
                 self._refused(publish)
@@ -410,85 +411,6 @@ class _Judge:
         if missed > lost:
             message = f"the gaps of {subscription.name} stand for {missed} events, and it lost {lost} at most"
             self._accuse("false-gap", "DEL-05", message, last)
-
-    # Pages of history
-
-    def _pages(self, channel: str, found: Order | None) -> None:
-        for exchange, data, row in self._facts.pages:
-            events = data.get("events")
-            if exchange.sent.get("channel") != channel or not isinstance(events, list):
-                continue
-            page: list[Publish] = []
-            for entry in events:
-                token = unique(entry.get("data")) if isinstance(entry, dict) else None
-                event = self._facts.publishes.get(token or "")
-                if event is None or event.channel != channel:
-                    if not (isinstance(entry, dict) and entry.get("too_large")):
-                        self._accuse(
-                            "phantom", "DEL-01", "a page of history holds what nobody published", row
-                        )
-                    continue
-                if entry.get("data") != event.data:
-                    self._accuse(
-                        "corrupted", "ENV-28", f"{event.token} on a page is not what was published", row
-                    )
-                page.append(event)
-            self._page(
-                exchange.sent.get("after"),
-                exchange.sent.get("before"),
-                page,
-                found,
-                channel,
-                row,
-                exchange.call,
-            )
-
-    def _page(
-        self,
-        after: str | None,
-        before: str | None,
-        page: list[Publish],
-        found: Order | None,
-        channel: str,
-        row: int,
-        call: int,
-    ) -> None:
-        """Judge the order of a page, that it has no hole, and that it stands where it was asked for."""
-        if found is not None:
-            places = [found.position[event] for event in page if event in found.position]
-            if places != sorted(places) and found.proven(min(places), max(places)):
-                self._accuse(
-                    "reorder",
-                    "HIS-21",
-                    "a page of history is not in the channel's order",
-                    row,
-                    spoils="order",
-                )
-                return
-            if places and len(places) == len(page) and found.proven(places[0], places[-1]):
-                for hole in found.events[places[0] : places[-1] + 1]:
-                    if hole not in page:
-                        self._accuse(
-                            "cursor-lie", "HIS-21", f"{hole.token} is missing from a page of history", row
-                        )
-        place = self._facts.place(channel, after or before or "")
-        if after is not None and place is not None and place.event is not None and place.event in page:
-            self._accuse("cursor-lie", "HIS-22", f"a page after {place.event.token} holds it", row)
-        if after is None and before is None:
-            newest = page[-1] if page else None
-            for event in self._facts.channels[channel]:
-                if (
-                    newest is not None
-                    and event.done < call
-                    and newest.done < event.call
-                    and event not in page
-                ):
-                    self._accuse(
-                        "cursor-lie", "HIS-24", f"the newest page lacks {event.token}", event.done, row
-                    )
-                    break
-        if before is not None and place is not None and place.event is not None and place.event not in page:
-            self._accuse("cursor-lie", "HIS-23", f"a page up to {place.event.token} does not hold it", row)
 
 
 def _conn(item: Item | Gap) -> int | None:
