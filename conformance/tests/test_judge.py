@@ -471,6 +471,23 @@ LEGAL = {
         a got event id=1 t=c.1 cursor=k1
         a got event id=1 t=b.1 cursor=k2
     """,
+    "tried again when its key was forgotten": """
+        a join
+        b join
+        a listen 1 x
+        b publish 1 x b.1 dedupe=k
+        a got event id=1 t=b.1
+        b wait 0.6
+        b publish 2 x b.1 dedupe=k duplicate=true
+        b wait 0.6
+        a fence
+        b publish 3 x b.1 dedupe=k
+        a got event id=1 t=b.1
+        a call subscribe 2 channel=x
+        a got open id=2
+        a got event id=2 t=b.1
+        a fence
+    """,
     "lost with its session, and nothing recovers": """
         a join
         b join

@@ -34,7 +34,11 @@ NEVER = 1 << 60
 
 @dataclass(slots=True, eq=False)
 class Publish:
-    """One event that a client wanted: several calls when it was tried again with a `dedupe` key."""
+    """One event that a client wanted: several calls when it was tried again with a `dedupe` key.
+
+    It is `loose` when it was tried so late that its key may have been forgotten: then it may rightly exist
+    twice, and nothing is concluded from where it comes.
+    """
 
     token: str
     life: Life
@@ -47,6 +51,7 @@ class Publish:
     done: int = NEVER
     seen: int = NEVER
     outcome: str = "maybe"
+    loose: bool = False
 
 
 class Place(NamedTuple):

@@ -71,15 +71,16 @@ def judge(rows: Sequence[Row]) -> Judgement:
     try:
         reading = Reading(rows)
         reading.read()
-        return _Judge(reading).judge()
+        return _Judge(reading, rows).judge()
     finally:
         if collecting:
             gc.enable()
 
 
 class _Judge:
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, rows: Sequence[Row]) -> None:
         self._reading = reading
+        self._rows = rows
         self._facts: Facts = reading.facts
         self._accuse = reading.accuse
         self._per_publisher = True
@@ -89,6 +90,9 @@ class _Judge:
         facts = self._facts
         for life in facts.lives:
             life.proofs.sort()
+        for publish in facts.publishes.values():
+            if len(publish.exchanges) > 1:
+                publish.loose = self._outlives_its_key(publish)
         runs: dict[str, list[_Run]] = {channel: [] for channel in facts.channels}
         for subscription in facts.subscriptions:
             self._runs(subscription, runs)
@@ -103,6 +107,12 @@ class _Judge:
             if publish.seen < NEVER and publish.outcome == "failed":
                 self._refused(publish)
         return self._judgement()
+
+    def _outlives_its_key(self, publish: Publish) -> bool:
+        """Return whether a publish was tried again when its key may have been forgotten."""
+        rows, exchanges = self._rows, publish.exchanges
+        last = max(rows[min(exchange.ended, len(rows) - 1)]["at"] for exchange in exchanges)
+        return last - rows[publish.call]["at"] >= min(e.life.dedupe_ms for e in exchanges) / 1000
 
     def _judgement(self) -> Judgement:
         each: dict[str, int] = {}
@@ -149,6 +159,9 @@ class _Judge:
             if type(item) is Gap:
                 continue
             event = item.event  # type: ignore[union-attr]  # what is no gap is an item
+            if event.loose:
+                had.add(event)
+                continue
             run = mine.get(event.channel)
             if run is None:
                 run = mine[event.channel] = _Run(subscription)
@@ -322,7 +335,7 @@ class _Judge:
             event = published[at]
             if event.call >= horizon:
                 break
-            if event.done < horizon and event not in had and sees(event):
+            if event.done < horizon and event not in had and sees(event) and not event.loose:
                 missing.setdefault(event, None)
 
     def _excuse(self, run: _Run, missing: dict[Publish, tuple[int, int] | None], found: Order | None) -> None:

@@ -77,7 +77,7 @@ def _stands_right(facts: Facts, exchange: Exchange, page: list[Publish], row: in
                 return
         return
     place = facts.place(channel, after or before or "")
-    if place is None or place.event is None:
+    if place is None or place.event is None or place.event.loose:
         return
     if after is not None and place.event in page:
         accuse("cursor-lie", "HIS-22", f"a page after {place.event.token} holds it", row)

@@ -407,7 +407,7 @@ class Reading:
             self.accuse("corrupted", "ENV-28", f"{event.token} is not what was published", event.call, i)
         if not event.echo and event.life is exchange.life:
             self.accuse("cross-talk", "SUB-15", f"{event.token} has echo:false and came back", event.call, i)
-        if event.done <= conn.fence and subscription.opened < conn.fence:
+        if event.done <= conn.fence and subscription.opened < conn.fence and len(event.exchanges) == 1:
             message = f"{event.token} came after the pong that proves it had been written"
             self.accuse("fence-lie", "DEL-15", message, conn.fence, conn.fence_row, i)
         if subscription.has_log and (cursor := said.get("cursor")) is not None:
@@ -465,8 +465,8 @@ class Reading:
                 self.accuse("dedupe-broken", "HIS-41", message, exchange.call, i)
             return
         now = self._rows[i]["at"]
+        began = self._rows[same[0].call]["at"]  # a duplicate does not make the key live longer
         for other in others:
-            began = self._rows[other.call]["at"]
             if (
                 other.outcome == "ok"
                 and other.ended < exchange.call
