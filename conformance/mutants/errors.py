@@ -12,11 +12,14 @@ from holdfast_reference.protocol.effects import Close
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 
 from mutants.harness import Patch, mutant
+from mutants.tools import on_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast_reference.protocol.effects import Effects
+
+    from mutants.tools import Read, Row
 
 
 def _error(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
@@ -127,3 +130,24 @@ def _(patch: Patch) -> None:
             fields["code"] = ErrorCode.BAD_REQUEST
 
     _error(patch, change)
+
+
+@mutant(
+    "err/strict-about-oddities",
+    violates="ERR-12",
+    killed_by="err/odd-client-stays",
+    says="closed with 4000",
+)
+def _(patch: Patch) -> None:
+    """Two cancels of an exchange that never was are taken for a fault of the client."""
+    seen: set[tuple[Connection, object]] = set()
+
+    def read(self: Connection, frame: Row, read: Read) -> Effects | None:
+        if frame.get("type") != "cancel" or frame.get("of") in self.session.exchanges.running:
+            return None
+        if (self, frame["of"]) in seen:
+            return self.close(4000, "cancelled again")
+        seen.add((self, frame["of"]))
+        return None
+
+    on_frame(patch, read)

@@ -113,3 +113,26 @@ async def broken_method_is_internal(t: Test) -> None:
         broken = await alice.start("request", method=t.method("broken"), data=data)
         await t.must(broken.error("internal"), hint="catch what handlers throw, and log it under `error.ref`")
         await t.must((await alice.start("request", method=echo, data=data)).result(), requirement="RPC-13")
+
+
+@check("err/odd-client-stays", covers="ERR-12")
+async def odd_client_stays(t: Test) -> None:
+    """A client that does odd things and breaks no rule is not closed as one that is at fault."""
+    alice = await t.session()
+    first = await alice.start("conf.no_such_type", id=1000)
+    await t.must(first.error("unsupported"), requirement="VER-02")
+    for frame in (
+        {"type": "cancel", "of": 1000},
+        {"type": "cancel", "of": 7},  # a hole
+        {"type": "cancel", "of": 7},
+        {"type": "pong", "t": "nobody asked"},
+        {"type": "x.nothing", "of": 5, "seq": -1},
+        {"type": "ping", "id": 3, "colour": "red"},
+    ):
+        await alice.send(frame, malformed=True)
+    last = await alice.start("conf.no_such_type", id=2**53 - 1, seq=0, held=1)
+    await t.must(last.error("unsupported"), hint="ids may have holes, and need not begin with 1")
+    if "ack" in alice.profiles:
+        await alice.ack(1)
+        await alice.ack(1)  # not above an earlier one
+    await t.alive(alice, hint="close with 40xx only what the table of close codes gives a reason for")
