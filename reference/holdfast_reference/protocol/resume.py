@@ -102,20 +102,19 @@ class Sessions:
         Spec: [RES-16] [RES-18] [RES-19] [RES-20] [RES-21] [RES-22] [RES-23] [RES-24] [RES-28].
         """
         secret = _digest(wanted.session)
-        effects: list[Effect] = []
         session = self._sessions.get(secret)
-        if session is not None and session.ends_at <= now:
-            effects += self.end(session, SessionInput.SUSPENSION_TIMEOUT, now)
-            session = None
         if session is None:
-            return self._recall(secret, wanted, grant, now), effects
+            return self._recall(secret, wanted, grant, now), NOTHING
         assert session.grant is not None
         if not _is_same(_owner(session.grant), grant):
-            return _UNKNOWN, effects
+            return _UNKNOWN, NOTHING
         _check_attempt(wanted.attempt, session.attempt)
         session.attempt = wanted.attempt
+        if session.ends_at <= now:  # and nobody has had the time to end it
+            over = self.end(session, SessionInput.SUSPENSION_TIMEOUT, now)
+            return Refusal("expired", session.exchanges.last_id), over
         outgoing = session.outgoing
-        effects += self._detach(session)
+        effects = self._detach(session)
         if profiles != session.profiles or not outgoing.acked <= wanted.seq <= outgoing.sent:
             effects += self.end(session, SessionInput.MISMATCH, now)
             return Refusal("mismatch", session.exchanges.last_id), effects

@@ -154,6 +154,18 @@ class TestCut:
         assert refusal(welcome) == {"code": "expired", "last_id": 0}
         assert Ended("c-1") in peer.effects
 
+    def test_a_stale_resume_that_comes_before_the_sweeper_hides_no_end(self) -> None:
+        """It is closed, and the session still ends: for its owner too, whose handlers would run for ever."""
+        shared = server()
+        peer = arrive(shared)
+        peer.lose()
+        shared.now += 0.3
+        again(shared, "c-2", 0, 3)[0].lose()
+        shared.now += 0.4
+        stale, _ = again(shared, "c-3", 0, 2)
+        assert stale.closed == 4008
+        assert shared.sessions.tick(peer.session, shared.now) == [Ended("c-1")]
+
     def test_resume_ms_begins_anew(self) -> None:
         shared = server()
         arrive(shared).lose()
