@@ -64,7 +64,7 @@ class Transport(Protocol):
         ...
 
     def send_eof(self) -> None:
-        """Say that nothing more will be sent, if the stream can say so."""
+        """Say that nothing more will be sent, if the stream can say so; a broken one keeps silent."""
         ...
 
     def close(self, *, abort: bool = False) -> None:
@@ -195,7 +195,8 @@ class TlsTransport:
     def send_eof(self) -> None:
         with suppress(ssl.SSLError):  # it would wait for the peer's answer; ours is in the buffer
             self._tls.unwrap()
-        self._flush()
+        with suppress(OSError):  # the peer may be faster
+            self._flush()
         if not self._unsent:
             self._inner.send_eof()
 

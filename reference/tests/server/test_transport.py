@@ -124,6 +124,23 @@ async def test_what_tls_took_does_not_stay_behind() -> None:
             assert got == piece
 
 
+async def test_a_client_that_is_gone_before_the_end_is_said() -> None:
+    """The flusher says it, for everybody: nothing may be raised there."""
+    server_context, client_context = contexts()
+    stream, inner = memory_pair(10_000)
+    client = trio.SSLStream(stream, client_context, server_hostname="localhost")
+    server = TlsTransport(inner, server_context)
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            await server.handshake()
+        assert server.try_send(b"last") == 4
+        await stream.aclose()
+        with pytest.raises(OSError, match="closed"):
+            inner.try_send(b"x")
+        server.send_eof()
+
+
 async def test_a_client_that_leaves_during_the_handshake() -> None:
     server_context, _ = contexts()
     stream, inner = memory_pair(1000)
