@@ -99,7 +99,7 @@ class Store(Protocol):
         """The event with this number, which is held.
 
         Raises:
-            CursorError: `expired`: it cannot be read any more.
+            CursorError: `expired`: it cannot be read.
         """
         ...
 

@@ -306,8 +306,6 @@ class SqliteBroker(Fanout):
             self._read_ahead(log, position)
             row = self._ahead.get((log.id, position))
         if row is None:
-            # Nobody will ever read it: it counts as trimmed, so that readers get on.
-            log.first = position
             raise CursorError(CursorReason.EXPIRED)
         return row
 

@@ -80,7 +80,7 @@ class Log(Protocol):
         """The event that follows a position, or None at the end of the log.
 
         Raises:
-            CursorError: `expired`: the position lies before `first`.
+            CursorError: `expired`: the position lies before `first`, or the event cannot be read.
         """
         ...
 

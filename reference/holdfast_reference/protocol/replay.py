@@ -71,7 +71,7 @@ class Place:
                         head, tail = gap_head(id), too_large(event.cursor)
                     return REPLAYED, id, head, tail, position
         except CursorError:
-            position = log.first
+            position = max(log.first, position + 1)  # the latter where one event cannot be read
             tail = b',"reason":"expired","cursor":"%b"}' % log.cursor(position).encode()
             return REPLAYED, id, gap_head(id), tail, position
         return None

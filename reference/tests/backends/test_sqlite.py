@@ -33,8 +33,10 @@ from tests.backends.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from holdfast_reference.backends.channel_log import Row
 
 
 class TestSqliteBroker(BrokerContract):
@@ -264,7 +266,26 @@ class TestSqliteBroker(BrokerContract):
             assert broker._ahead_bytes <= 2000
             assert broker._ahead_bytes == sum(len(row.tail) + 160 for row in broker._ahead.values())
 
-    async def test_what_cannot_be_read_counts_as_trimmed(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_what_cannot_be_read_stays_where_it_is(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A failure may pass: nothing is given up for it but that one read."""
+        async with self.running() as broker:
+            assert isinstance(broker, SqliteBroker)
+            await publish(broker, "a", 1, 2, 3)
+            log, rows = log_of(broker, "a"), broker._file.rows
+
+            def fail(*args: object) -> Iterator[tuple[int, Row]]:
+                raise sqlite3.OperationalError("disk I/O error")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(broker._file, "rows", fail)
+                with pytest.raises(CursorError, match="expired"):
+                    log.after(1)
+            assert broker._file.rows == rows
+            await publish(broker, "a", 4)
+            assert (log.first, replayed(log, 0)) == (0, tails(1, 2, 3, 4))
+            assert "disk I/O error" in caplog.text
+
+    async def test_what_is_gone_from_the_file_is_not_read(self, caplog: pytest.LogCaptureFixture) -> None:
         async with self.running() as broker:
             assert isinstance(broker, SqliteBroker)
             await publish(broker, "a", 1, 2, 3)
@@ -272,7 +293,7 @@ class TestSqliteBroker(BrokerContract):
             log = log_of(broker, "a")
             with pytest.raises(CursorError, match="expired"):
                 replayed(log, 0)
-            assert replayed(log, log.first) == tails(3)
+            assert replayed(log, 2) == tails(3)
             broker._file._writer.execute("DROP TABLE events")
             broker._ahead.clear()
             with pytest.raises(CursorError, match="expired"):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from holdfast_reference.backends.channel_log import Retention
+from holdfast_reference.backends.channel_log import Retention, Row
 from holdfast_reference.backends.memory import MemoryBroker
 from holdfast_reference.protocol import Limits, Settings
+from holdfast_reference.protocol.logs import CursorError, CursorReason
 from holdfast_reference.protocol.names import Pattern
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,6 +229,22 @@ class TestReplay:
             assert data(frames[1:]) == [0, 1, "expired", 10]
             assert frames[3]["cursor"] == cursor(shared, 10)
             assert "missed" not in frames[3]
+
+    def test_an_event_that_cannot_be_read_is_a_gap(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """[HIS-18]: the others are not lost with it, and none comes twice."""
+        shared = server()
+        fill(shared, range(5))
+        read = shared.broker.row
+
+        def row(channel: str, position: int) -> Row:
+            if position == 3:
+                raise CursorError(CursorReason.EXPIRED)
+            return read(channel, position)
+
+        monkeypatch.setattr(shared.broker, "row", row)
+        frames = ready(shared).send(subscribe(1, last=5))
+        assert data(frames[1:]) == [0, 1, "expired", 3, 4]
+        assert frames[3]["cursor"] == cursor(shared, 3)
 
     async def test_a_live_subscription_loses_nothing_by_a_wipe(self) -> None:
         shared = server()
