@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast_reference.protocol import outgoing
+from holdfast_reference.protocol.errors import CloseCode
 from holdfast_reference.protocol.outgoing import EVENT, GAP, OPEN, PONG, Outgoing
 
 from mutants.harness import Patch, mutant
-from mutants.tools import on_close
+from mutants.tools import on_close, on_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from holdfast_reference.protocol.connection import Connection
+    from holdfast_reference.protocol.effects import Effects
 
 LOSING = [
     "del/closed-window-leaves-one-gap",
@@ -101,8 +105,10 @@ def _(patch: Patch) -> None:
 
 
 def _forgets_its_log(self: Outgoing, victim: int, give_up: Callable[[], None]) -> None:
-    self.places.pop(victim, None)
+    places = self.places
+    self.places = {id: place for id, place in places.items() if id != victim}
     give_up()
+    self.places = places
 
 
 @mutant(
@@ -176,11 +182,18 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """A client that loses events because it does not acknowledge is closed with 4301."""
 
+    lossy: set[Outgoing] = set()
+
     def react(self: Outgoing, victim: int, give_up: Callable[[], None]) -> None:
         give_up()
-        self.flooded = True
+        lossy.add(self)
+
+    def read(core: Connection, text: bytes, read: Callable[[bytes], Effects]) -> Effects:
+        lost = core.session.outgoing in lossy
+        return core.close(CloseCode.SLOW_CONSUMER) if lost else read(text)
 
     on_loss(patch, react)
+    on_text(patch, read)
 
 
 @mutant(
