@@ -23,7 +23,8 @@ ALLOWED = {
     "wsproto",
 }
 CASES_MAY = {
-    "case", "cases", "client", "expect", "frames", "lives", "logs", "registry", "requirements", "session", "traffic"
+    "case", "cases", "client", "expect", "frames", "lives", "logs", "registry", "requirements", "session",
+    "traffic",
 }  # fmt: skip
 
 
