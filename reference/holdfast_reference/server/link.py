@@ -293,7 +293,7 @@ class Link:
             self._nursery.start_soon(function, *args)
 
     def _end(self) -> None:
-        """Stop reading, writing and all handlers; nothing happens when that has begun already."""
+        """Stop reading and writing; nothing happens when that has begun already."""
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 

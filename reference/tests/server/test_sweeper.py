@@ -98,6 +98,23 @@ async def test_the_dead_are_not_kept(autojump_clock: MockClock) -> None:
     assert ticks == []
 
 
+async def test_the_dead_do_not_pile_up(autojump_clock: MockClock) -> None:
+    """However many come and go until the first of their deadlines, and the living are not forgotten."""
+    sweeper = Sweeper()
+    start = trio.current_time()
+    living = [Fake(start + n) for n in range(10)]
+    for each in living:
+        sweeper.watch(each)
+    for _ in range(10_000):
+        sweeper.watch(Fake(start + 3600))
+    assert len(sweeper._heap) <= 1024
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweeper.run)
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert [each.ticks for each in living] == [[start + n] for n in range(10)]
+
+
 async def test_the_dirty_are_flushed_once_per_turn() -> None:
     flusher = Flusher()
     first, second = Fake(0), Fake(0)
