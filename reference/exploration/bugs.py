@@ -230,7 +230,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "no acks",
         "I4",
         Outgoing._give_up,
-        {"if victim not in missed:": "if first:"},
+        {"if victim not in missed:": "if True:"},
     ),
     Bug(
         "server: a stream does not wait for its last chunk",

@@ -91,6 +91,7 @@ class Outgoing:
         "_queue",
         "_refused_bytes",
         "_sequenced",
+        "_sums",
         "_unacked_bytes",
         "_urgent",
         "acked",
@@ -110,6 +111,7 @@ class Outgoing:
         self._urgent: list[bytes] = []
         self._later: list[tuple[int, bytes]] = []  # pongs behind a publish that still runs
         self._event_bytes = 0
+        self._sums: dict[int, int] | None = None  # of it by subscription, from an overflow on
         self._refused_bytes = 0
         self._odd = 0  # how many gaps, fenced pongs and replayed events are queued
         self._missed: dict[int, int] = {}  # of the overflow gaps in the queue, by subscription
@@ -188,6 +190,8 @@ class Outgoing:
         counts[EVENT] += 1
         self.size += size
         self._event_bytes += size
+        if self._sums is not None:
+            self._sums[id] = self._sums.get(id, 0) + size
         if full:
             self._overflow()
         return True
@@ -199,32 +203,32 @@ class Outgoing:
         or counts more if it is queued already. Spec: [DEL-02] [DEL-03] [DEL-04] [DEL-05] [DEL-35].
         """
         counts, limits = self.counts, self._limits
-        while counts[EVENT] > limits.queue or self._event_bytes > limits.queue_bytes:
-            queued: dict[int, int] = {}
+        if self._sums is None:
+            self._sums = {}
             for kind, id, head, tail, _ in self._queue:
                 if kind == EVENT:
-                    queued[id] = queued.get(id, 0) + len(head) + len(tail)
-            self._give_up(max(queued, key=queued.__getitem__))
+                    self._sums[id] = self._sums.get(id, 0) + len(head) + len(tail)
+        while counts[EVENT] > limits.queue or self._event_bytes > limits.queue_bytes:
+            self._give_up(max(self._sums, key=self._sums.__getitem__))
 
     def _give_up(self, victim: int) -> None:
         place = self.places.get(victim)
         missed = self._missed
-        queue, self._queue = self._queue, deque()
-        first = True
-        for item in queue:
-            kind, id, _, _, position = item
-            if kind != EVENT or id != victim:
-                self._queue.append(item)
-                continue
+        given_up = [item for item in self._queue if item[1] == victim and item[0] == EVENT]
+        rest = [item for item in self._queue if item[1] != victim or item[0] != EVENT]
+        at = self._queue.index(given_up[0])
+        self._queue = deque(rest[:at])
+        for item in given_up:
             self._lost(item)
-            if place is None:
-                if victim not in missed:
-                    missed[victim] = 0
-                    self._append((GAP, victim, b"", b"", 0))
-                missed[victim] += 1
-            elif first:
-                self._replay(victim, place, place.read(position - 1))
-            first = False
+        if place is not None:
+            position = given_up[0][4]
+            self._replay(victim, place, place.read(position - 1))
+        else:
+            if victim not in missed:
+                missed[victim] = 0
+                self._append((GAP, victim, b"", b"", 0))
+            missed[victim] += len(given_up)
+        self._queue += rest[at:]
         if place is not None:
             self._release()
 
@@ -236,6 +240,8 @@ class Outgoing:
         self.size -= size
         if kind == EVENT:
             self._event_bytes -= size
+            if self._sums is not None:
+                self._sums[item[1]] -= size
         elif kind in _ODD:
             self._odd -= 1
 
@@ -261,6 +267,8 @@ class Outgoing:
         """Forget what is queued for an exchange that ends early, but its `open`. Spec: [RPC-11]."""
         self.places.pop(id, None)
         self._remove(lambda item: item[1] == id and item[0] in _DISCARDED)
+        if self._sums is not None:
+            self._sums.pop(id, None)
         self._missed.pop(id, None)
 
     def forget_events(self, id: int, unwanted: Callable[[bytes], bool]) -> None:
@@ -323,6 +331,10 @@ class Outgoing:
     def holds(self, kind: int, id: int) -> bool:
         """Whether a frame of this kind is queued for an exchange."""
         return self.counts[kind] > 0 and any(item[0] == kind and item[1] == id for item in self._queue)
+
+    def owners(self, kind: int) -> set[int]:
+        """The exchanges for which a frame of this kind is queued."""
+        return {item[1] for item in self._queue if item[0] == kind} if self.counts[kind] else set()
 
     def _look(self) -> None:
         counts, limits, blocked = self.counts, self._limits, self.blocked
@@ -413,11 +425,13 @@ class Outgoing:
             queue.clear()
             self.counts = [0] * _KINDS
             self.size = self._event_bytes = self._refused_bytes = 0
+            self._sums = None
         else:
             for text in self._peeked[:count]:
                 self._leave(text)
             if self.blocked:
                 self._release()
+        self._peeked = []
         if self.full or self._refused_bytes:
             self._look()
 
@@ -486,6 +500,7 @@ class Outgoing:
             setattr(twin, name, getattr(self, name))
         for name in ("_queue", "_urgent", "_later", "_missed", "_peeked", "_ahead", "unacked", "counts"):
             setattr(twin, name, getattr(self, name).copy())
+        twin._sums = None if self._sums is None else self._sums.copy()
         twin.places = {id: place.copy() for id, place in self.places.items()}
         return twin
 

@@ -108,7 +108,11 @@ class Session:
 
     def chunk_waits(self, id: int) -> bool:
         """Whether a chunk of this request is queued; the stream waits while it is. Spec: [DEL-09]."""
-        return self.outgoing.holds(CHUNK, id)
+        return self.is_running(id) and self.outgoing.holds(CHUNK, id)
+
+    def waiting_chunks(self) -> set[int]:
+        """The requests of which a chunk is queued."""
+        return self.outgoing.owners(CHUNK)
 
     def may(self, action: Action, name: str) -> bool:
         assert self.grant is not None

@@ -213,7 +213,7 @@ class Session:
 
     def wake_streams(self) -> None:
         """Something was written: streams whose chunk it was may go on."""
-        for id in [id for id in self.streams if not self.core.chunk_waits(id)]:
+        for id in self.streams.keys() - self.core.waiting_chunks():
             self.streams.pop(id).set()
 
     # Time; called by the sweeper.
@@ -247,8 +247,7 @@ class Session:
     async def send_chunk(self, id: int, payload: Payload) -> bool:
         await trio.lowlevel.checkpoint()
         while self.core.chunk_waits(id):
-            waiting = self.streams[id] = trio.Event()
-            await waiting.wait()
+            await self.streams.setdefault(id, trio.Event()).wait()
         self.core.chunk(id, payload)
         self.touch()
         return self.core.is_running(id)

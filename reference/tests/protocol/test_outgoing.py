@@ -359,7 +359,17 @@ def test_whatever_happens_numbers_have_no_hole_and_sizes_add_up(steps: list[str]
             outgoing.attach()
         assert outgoing.sent - outgoing.acked == len(outgoing.unacked) <= 3
         assert outgoing._unacked_bytes == sum(map(len, outgoing.unacked))
+        if outgoing._sums is not None:
+            assert sum(outgoing._sums.values()) == outgoing._event_bytes
         assert outgoing.size == sum(len(item[2]) + len(item[3]) for item in outgoing._queue)
         assert sum(outgoing.counts) == len(outgoing._queue)
         assert outgoing.copy().key() == outgoing.key()
     assert sorted(seen) == list(range(1, got + 1))
+
+
+def test_what_was_written_is_let_go() -> None:
+    """[DEL-11]: an idle session keeps no copy of its last batch."""
+    outgoing = Outgoing(Limits())
+    answer(outgoing, 1, "x" * 100_000)
+    drain(outgoing)
+    assert outgoing._peeked == []

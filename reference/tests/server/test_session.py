@@ -198,6 +198,53 @@ class TestHandlers:
             assert len(produced) == before
 
 
+async def test_two_tasks_may_share_a_stream() -> None:
+    """Each waits for its turn, and none is forgotten."""
+
+    def prepare(server: Server) -> None:
+        @server.method("both")
+        async def both(call: Call) -> None:
+            async with trio.open_nursery() as nursery:
+                for n in range(3):
+                    nursery.start_soon(some, call, n)
+
+    async def some(call: Call, n: int) -> None:
+        for k in range(3):
+            await call.chunk([n, k])
+
+    async with serving(prepare=prepare) as house:
+        wire = await house.ready()
+        await wire.send(request(1, "both", stream=True))
+        frames = [await wire.receive() for _ in range(10)]
+        assert sorted(str(frame.get("data")) for frame in frames[:9]) == [
+            str([n, k]) for n in range(3) for k in range(3)
+        ]
+        assert frames[9]["type"] == "result"
+
+
+async def test_a_stream_that_says_goodbye_to_nobody_ends(autojump_clock: MockClock) -> None:
+    """Its session is over, with a chunk that nobody will write."""
+    ended: list[bool] = []
+
+    def prepare(server: Server) -> None:
+        @server.method("polite")
+        async def polite(call: Call) -> None:
+            try:
+                while True:
+                    await call.chunk("x" * 1000)
+            finally:
+                with trio.CancelScope(shield=True):
+                    ended.append(await call.chunk("bye"))
+
+    async with serving(prepare=prepare, capacity=2000) as house:
+        wire = await house.ready()
+        await wire.send(request(1, "polite", stream=True))
+        await trio.testing.wait_all_tasks_blocked()
+        await wire.close(1000)
+        await trio.sleep(5)
+        assert ended == [False]
+
+
 async def rest_of(wire: Wire, id: int) -> list[dict[str, object]]:
     """The next frame about an exchange; pings are passed over."""
     while True:
