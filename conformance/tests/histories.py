@@ -60,7 +60,8 @@ class _Maker:
         self.lives: dict[str, int] = {}
         self.seqs: dict[str, int] = {}
         self.pings = 0
-        self.add(what="plan", format=FORMAT, identities={"a": "alice", "b": "bob", "c": "alice"})
+        identities = {"a": "alice", "b": "bob", "c": "alice", "n": "anonymous n"}
+        self.add(what="plan", format=FORMAT, identities=identities)
 
     def add(self, **row: object) -> None:
         self.now += 0.001

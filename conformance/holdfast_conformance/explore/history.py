@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["FORMAT", "Called", "HistoryError", "Recorder", "Row", "Said", "What", "read", "validate", "write"]
+__all__ = [
+    "ANONYMOUS", "FORMAT", "Called", "HistoryError", "Recorder", "Row", "Said", "What", "read", "validate",
+    "write",
+]  # fmt: skip
 
 FORMAT = "holdfast-history/1"
+
+ANONYMOUS = "anonymous "
+"""What a principal begins with that lasts as long as its session [SES-16]; the name of the client follows."""
 
 What = Literal["plan", "hello", "call", "sent", "frame", "return", "fault", "end", "calm"]
 

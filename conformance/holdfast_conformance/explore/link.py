@@ -18,6 +18,7 @@ import trio
 from .. import schemas
 from ..client import Peer, dumps
 from ..dial import DialError
+from .scene import principal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -160,7 +161,7 @@ class Link:
     @property
     def principal(self) -> str:
         """Who this is to the target."""
-        return self._identity.principal if self._identity is not None else f"anonymous {self.name}"
+        return principal(self._identity, self.name)
 
     @property
     def token(self) -> str | None:
@@ -224,7 +225,7 @@ class Link:
             except DialError:
                 pass  # the target may be full, or busy: it is asked again
             await trio.sleep(BACKOFF * 2**tried)
-            over = False
+            over = over and self.up  # then nothing may be written on it while a hello is under way
         raise Gone(f"{self.name} does not get in")
 
     async def _dial(self, fresh: bool, *, read: bool, over: bool = False) -> bool:

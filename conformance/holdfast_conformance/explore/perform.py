@@ -12,7 +12,7 @@ from .actor import Actor
 from .anomalies import Anomaly
 from .history import Recorder, validate
 from .judge import Judgement, judge
-from .scene import Scene, cast
+from .scene import Scene, cast, principal
 
 if TYPE_CHECKING:
     from ..dial import Endpoint
@@ -50,10 +50,7 @@ async def perform(plan: Plan, target: Target, endpoint: Endpoint) -> Performance
     principals = {}
     for client in plan["clients"]:
         identity = cast(target, client)
-        # An anonymous connection is a principal of its own.
-        principals[client["name"]] = (
-            identity.principal if identity is not None else f"anonymous {client['name']}"
-        )
+        principals[client["name"]] = principal(identity, client["name"])
     recorder = Recorder(trio.current_time, principals)
     began = trio.current_time()
     problem = f"it did not end within {LONGEST:g} s"

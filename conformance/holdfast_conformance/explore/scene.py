@@ -10,6 +10,7 @@ from ..ambient import Ambient
 from ..bench import PROFILES
 from ..clock import Clock
 from ..journal import Journal
+from .history import ANONYMOUS
 
 if TYPE_CHECKING:
     import trio
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .history import Recorder
     from .plan import Client, Plan
 
-__all__ = ["Scene", "cast"]
+__all__ = ["Scene", "cast", "principal"]
 
 DEFAULT_CHANNEL = "conf/{run}/{test}/{n}"
 
@@ -92,3 +93,9 @@ def cast(target: Target, client: Client) -> Identity | None:
         return ordinary[1]
     named = target.identities.get(client["identity"])
     return named or (ordinary[0] if ordinary else None)
+
+
+def principal(identity: Identity | None, name: str) -> str:
+    """Return who a client is to the target: without credentials it is nobody else."""
+    shown = identity is not None and (identity.token is not None or identity.headers)
+    return identity.principal if identity is not None and shown else f"{ANONYMOUS}{name}"
