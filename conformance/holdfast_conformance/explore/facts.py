@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, final
 
 if TYPE_CHECKING:
     from .history import Called, Said
@@ -21,7 +21,6 @@ __all__ = [
     "Exchange",
     "Facts",
     "Gap",
-    "Item",
     "Life",
     "Place",
     "Publish",
@@ -37,7 +36,8 @@ class Publish:
     """One event that a client wanted: several calls when it was tried again with a `dedupe` key.
 
     It is `loose` when it was tried so late that its key may have been forgotten: then it may rightly exist
-    twice, and nothing is concluded from where it comes.
+    twice, and nothing is concluded from where it comes. `at` is its place in the order of its channel, -1
+    while it has none.
     """
 
     token: str
@@ -52,6 +52,7 @@ class Publish:
     seen: int = NEVER
     outcome: str = "maybe"
     loose: bool = False
+    at: int = -1
 
 
 class Place(NamedTuple):
@@ -62,20 +63,11 @@ class Place(NamedTuple):
     high: int
 
 
+@final
 class Gap(NamedTuple):
-    """A gap that was delivered: how many events it stands for (None: it does not say), and its row."""
+    """A gap that was delivered: how many events it stands for, None when it does not say."""
 
     missed: int | None
-    reason: str
-    row: int
-
-
-class Item(NamedTuple):
-    """An event that was delivered, its row and its connection."""
-
-    event: Publish
-    row: int
-    conn: int
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +88,7 @@ class Exchange:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """What reached one subscription: events and gaps in their order.
+    """What reached one subscription: events and gaps in their order, and the row of each.
 
     `cursor` is that of its `open`; `start` the place from which it promised to continue, where that is known.
     `unsure` says that it may begin with older events, as with `last`.
@@ -110,7 +102,8 @@ class Subscription:
     cursor: str = ""
     recovered: bool | None = None
     start: Place | None = None
-    items: list[Item | Gap] = field(default_factory=list)
+    items: list[Publish | Gap] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     had: set[Publish] = field(default_factory=set)
     gaps: int = 0
 
@@ -129,6 +122,9 @@ class Subscription:
         proofs = self.exchange.life.proofs
         until = min(self.exchange.cancelled, self.exchange.ended)
         index = bisect_left(proofs, (until, 0))
+        # What is still queued is discarded by a cancel, so the proof has to have arrived before that.
+        while index and proofs[index - 1][1] >= until:
+            index -= 1
         return proofs[index - 1] if index else (0, 0)
 
     def sees(self, event: Publish) -> bool:
@@ -193,7 +189,6 @@ class Facts:
     publishes: dict[str, Publish] = field(default_factory=dict)
     channels: dict[str, list[Publish]] = field(default_factory=lambda: defaultdict(list))
     subscriptions: list[Subscription] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     pages: list[tuple[Exchange, dict[str, object], int]] = field(default_factory=list)
     cursors: dict[str, dict[str, Publish | Place]] = field(default_factory=lambda: defaultdict(dict))

@@ -9,18 +9,18 @@ listened to: a fence, or a client that was attached long enough.
 from __future__ import annotations
 
 import gc
-from bisect import bisect_right
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from .facts import NEVER, Gap, Item, Place
+from .facts import NEVER, Gap, Place
 from .order import consistent, inversion, order, precedes
 from .pages import judge_pages
 from .reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .anomalies import Anomaly
     from .facts import Facts, Publish, Subscription
@@ -34,7 +34,7 @@ MOST = 20
 
 
 _call = attrgetter("call")
-_row = attrgetter("row")
+_done = attrgetter("done")
 
 
 @dataclass(slots=True)
@@ -59,9 +59,13 @@ class _Run:
     """One subscription's share of one channel: its events in order, and where its gaps stand."""
 
     subscription: Subscription
-    events: list[Publish] = field(default_factory=list)
-    items: list[Item] = field(default_factory=list)
-    at: list[int] = field(default_factory=list)  # the index of each among all items of the subscription
+    events: Sequence[Publish] = ()
+    indices: Sequence[int] = ()  # of each event among all items of the subscription
+
+    @property
+    def rows(self) -> list[int]:
+        """The row of each event."""
+        return [self.subscription.rows[index] for index in self.indices]
 
 
 def judge(rows: Sequence[Row]) -> Judgement:
@@ -83,6 +87,7 @@ class _Judge:
         self._rows = rows
         self._facts: Facts = reading.facts
         self._accuse = reading.accuse
+        self._loose = False  # whether any event is
         self._per_publisher = True
         self._per_channel = True
 
@@ -93,9 +98,11 @@ class _Judge:
         for publish in facts.publishes.values():
             if len(publish.exchanges) > 1:
                 publish.loose = self._outlives_its_key(publish)
+                self._loose |= publish.loose
         runs: dict[str, list[_Run]] = {channel: [] for channel in facts.channels}
         for subscription in facts.subscriptions:
-            self._runs(subscription, runs)
+            for channel, run in self._runs(subscription).items():
+                runs[channel].append(run)
             if subscription.gaps:
                 self._overstated(subscription)
         for channel, published in facts.channels.items():
@@ -109,8 +116,10 @@ class _Judge:
         return self._judgement()
 
     def _outlives_its_key(self, publish: Publish) -> bool:
-        """Return whether a publish was tried again when its key may have been forgotten."""
+        """Return whether a publish was tried again when its key may have been forgotten, or was another's."""
         rows, exchanges = self._rows, publish.exchanges
+        if len({exchange.life.principal for exchange in exchanges}) > 1:
+            return True
         last = max(rows[min(exchange.ended, len(rows) - 1)]["at"] for exchange in exchanges)
         return last - rows[publish.call]["at"] >= min(e.life.dedupe_ms for e in exchanges) / 1000
 
@@ -131,55 +140,65 @@ class _Judge:
 
     def _sessions(self) -> list[list[Publish]]:
         """Return, for each session, all that it got, across its subscriptions."""
-        by_life: dict[object, list[Item]] = {}
+        by_life: dict[object, list[Subscription]] = {}
         for subscription in self._facts.subscriptions:
-            items = by_life.setdefault(subscription.exchange.life, [])
-            items += [item for item in subscription.items if type(item) is Item]
+            by_life.setdefault(subscription.exchange.life, []).append(subscription)
         runs = []
-        for items in by_life.values():
-            items.sort(key=_row)
-            # An event that several subscriptions of a session got counts where it came first.
-            runs.append(list(dict.fromkeys([item.event for item in items])))
+        for several in by_life.values():
+            items: Iterable[Publish | Gap] = several[0].items
+            if len(several) > 1:
+                came = sorted((row, item) for s in several for row, item in zip(s.rows, s.items, strict=True))
+                # An event that several subscriptions of a session got counts where it came first.
+                items = dict.fromkeys(item for _, item in came)
+            runs.append([item for item in items if type(item) is not Gap])
         return runs
 
     # One run after the other
 
-    def _runs(self, subscription: Subscription, runs: dict[str, list[_Run]]) -> None:
+    def _runs(self, subscription: Subscription) -> dict[str, _Run]:
         """Split a subscription into runs by channel, and judge each event by the moments alone."""
-        mine: dict[str, _Run] = {}
-        had = subscription.had
-        before = subscription.exchange.call
-        fresh = not subscription.recovered and not subscription.unsure
-        if subscription.start is None and subscription.has_log and subscription.channel is not None:
+        channel, items = subscription.channel, subscription.items
+        if subscription.start is None and subscription.has_log and channel is not None:
             # What the cursor of its `open` names may have come out later.
-            place = self._facts.place(subscription.channel, subscription.cursor)
+            place = self._facts.place(channel, subscription.cursor)
             if place is not None and place.event is not None:
                 subscription.start = place
-        for index, item in enumerate(subscription.items):
-            if type(item) is Gap:
+        asked = -1 if subscription.recovered or subscription.unsure else subscription.exchange.call
+        if channel is not None and not subscription.gaps and not self._loose:
+            events = cast("list[Publish]", items)
+            subscription.had = set(events)
+            if len(subscription.had) == len(events) and min(map(_done, events), default=NEVER) >= asked:
+                # Nearly always nothing is odd, which is seen much faster than what is.
+                whole = _Run(subscription, events, range(len(events)))
+                return {channel: whole} if channel in self._facts.channels else {}
+        sifted = self._sifted(subscription, asked)
+        channels = [channel] if channel is not None else self._facts.channels
+        for other in channels:
+            if other in self._facts.channels and self._matches(subscription, other):
+                sifted.setdefault(other, ([], []))
+        return {channel: _Run(subscription, *lists) for channel, lists in sifted.items()}
+
+    def _sifted(self, subscription: Subscription, asked: int) -> dict[str, tuple[list[Publish], list[int]]]:
+        """Return for each channel its events that may stand where they do, and their indices."""
+        sifted: dict[str, tuple[list[Publish], list[int]]] = {}
+        subscription.had = had = set()
+        for index, event in enumerate(subscription.items):
+            if type(event) is Gap:
                 continue
-            event = item.event  # type: ignore[union-attr]  # what is no gap is an item
             if event.loose:
                 had.add(event)
                 continue
-            run = mine.get(event.channel)
-            if run is None:
-                run = mine[event.channel] = _Run(subscription)
-                runs[event.channel].append(run)
+            events, indices = sifted.setdefault(event.channel, ([], []))
             if event in had:
-                self._twice(event, item, subscription)  # type: ignore[arg-type]  # as above
+                self._twice(event, index, subscription)
                 continue
             had.add(event)
-            if fresh and event.done < before:
-                self._ghost(event, item, subscription)  # type: ignore[arg-type]  # as above
+            if event.done < asked:
+                self._ghost(event, index, subscription)
                 continue
-            run.events.append(event)
-            run.items.append(item)  # type: ignore[arg-type]  # as above
-            run.at.append(index)
-        channels = [subscription.channel] if subscription.channel is not None else self._facts.channels
-        for channel in channels:
-            if channel not in mine and channel in runs and self._matches(subscription, channel):
-                runs[channel].append(_Run(subscription))
+            events.append(event)
+            indices.append(index)
+        return sifted
 
     def _matches(self, subscription: Subscription, channel: str) -> bool:
         if subscription.pattern is None:
@@ -187,19 +206,25 @@ class _Judge:
         prefix = subscription.pattern.removesuffix("**")
         return channel.startswith(prefix) and len(channel) > len(prefix)
 
-    def _twice(self, event: Publish, item: Item, subscription: Subscription) -> None:
-        first = next(i for i in subscription.items if isinstance(i, Item) and i.event is event)
+    def _twice(self, event: Publish, index: int, subscription: Subscription) -> None:
+        first, second = subscription.rows[subscription.items.index(event)], subscription.rows[index]
         if event.dedupe and len(event.exchanges) > 1:
             message = f"{event.token} was tried {len(event.exchanges)} times with one key and delivered twice"
-            self._accuse("dedupe-broken", "HIS-37", message, event.call, first.row, item.row)
+            self._accuse("dedupe-broken", "HIS-37", message, event.call, first, second)
             return
-        spoils = "session" if first.conn != item.conn else "connection"
+        spoils = "connection" if self._conn(first) == self._conn(second) else "session"
         message = f"{event.token} reached {subscription.name} twice"
-        self._accuse("duplicate", "SUB-06", message, event.call, first.row, item.row, spoils=spoils)
+        self._accuse("duplicate", "SUB-06", message, event.call, first, second, spoils=spoils)
 
-    def _ghost(self, event: Publish, item: Item, subscription: Subscription) -> None:
+    def _conn(self, row: int) -> int:
+        """Return the connection on which a frame came."""
+        return self._rows[row]["conn"]
+
+    def _ghost(self, event: Publish, index: int, subscription: Subscription) -> None:
         message = f"{event.token} took effect before {subscription.name} was asked for, and reached it"
-        self._accuse("ghost", "DEL-01", message, event.done, subscription.exchange.call, item.row)
+        self._accuse(
+            "ghost", "DEL-01", message, event.done, subscription.exchange.call, subscription.rows[index]
+        )
 
     def _refused(self, publish: Publish) -> None:
         unsent = all(exchange.code == "not_accepted" for exchange in publish.exchanges)
@@ -215,16 +240,14 @@ class _Judge:
 
     def _order(self, runs: list[_Run]) -> Order | None:
         """Find the order of a channel; accuse when there is none."""
-        told = False
-        for run in runs:
-            told |= self._in_time(run)
         sequences = [run.events for run in runs if run.events]
         if not sequences:
             return None
         found = order(sequences)
         if found is None:
             self._per_channel = False
-            if not told:
+            # A run that contradicts the moments by itself says more than two that contradict each other.
+            if not any([self._in_time(run) for run in runs]):
                 self._disagree(runs, sequences)
         return found
 
@@ -233,13 +256,13 @@ class _Judge:
         told = False
         latest: Publish | None = None
         calls: dict[object, Publish] = {}
-        for event, item in zip(run.events, run.items, strict=True):
+        for event, row in zip(run.events, run.rows, strict=True):
             if latest is not None and event.done < latest.call:
                 message = (
                     f"{run.subscription.name} got {latest.token} before {event.token}, "
                     "whose result was there before the other was published"
                 )
-                self._accuse("reorder", "SUB-08", message, event.done, latest.call, item.row)
+                self._accuse("reorder", "SUB-08", message, event.done, latest.call, row)
                 told = True
             if latest is None or event.call > latest.call:
                 latest = event
@@ -249,23 +272,23 @@ class _Judge:
                     message = (
                         f"{run.subscription.name} got {other.token} before {event.token}, called earlier"
                     )
-                    self._accuse("reorder", "SUB-12", message, event.call, other.call, item.row)
+                    self._accuse("reorder", "SUB-12", message, event.call, other.call, row)
                     self._per_publisher, told = False, True
                 else:
                     calls[event.life] = event
         return told
 
-    def _disagree(self, runs: list[_Run], sequences: list[list[Publish]]) -> None:
+    def _disagree(self, runs: list[_Run], sequences: list[Sequence[Publish]]) -> None:
         pair = inversion(sequences)
         if pair is None:
             self._accuse(
                 "reorder",
                 "SUB-08",
                 "no single order explains what the subscribers got",
-                runs[0].items[-1].row,
+                runs[0].rows[-1],
             )
             return
-        rows = [item.row for run in runs for item in run.items if item.event in pair]
+        rows = [row for run in runs for event, row in zip(run.events, run.rows, strict=True) if event in pair]
         message = f"{pair[0].token} and {pair[1].token} reached two subscribers in different orders"
         self._accuse("reorder", "SUB-08", message, *sorted(rows)[:4])
 
@@ -288,13 +311,10 @@ class _Judge:
 
     def _begins(self, run: _Run, start: Place, found: Order | None) -> None:
         """Judge whether what a recovery delivered follows the place that was asked for."""
-        for event, item in zip(run.events, run.items, strict=True):
+        for event, row in zip(run.events, run.rows, strict=True):
             if start.event is not None:
                 early = event is start.event or (
-                    found is not None
-                    and start.event in found.position
-                    and found.position[event] < found.position[start.event]
-                    and found.proven(found.position[event], found.position[start.event])
+                    found is not None and event.at < start.event.at and found.proven(event.at, start.event.at)
                 )
             else:
                 early = event.done < start.low
@@ -302,22 +322,22 @@ class _Judge:
                 message = f"{event.token} does not follow the cursor with which {run.subscription.name} began"
                 rows = (event.done,) if event.done < NEVER else ()
                 sentence = "HIS-05" if run.subscription.recovered else "HIS-02"
-                self._accuse("cursor-lie", sentence, message, *rows, item.row)
+                self._accuse("cursor-lie", sentence, message, *rows, row)
 
     def _holes(
         self, run: _Run, start: Place | None, found: Order, missing: dict[Publish, tuple[int, int] | None]
     ) -> None:
         """Find events that others got between two neighbours of this run."""
-        position, last, where = found.position, -1, -1
-        if start is not None and start.event in position:
-            last = position[start.event]
-        for event, index in zip(run.events, run.at, strict=True):
-            at = position[event]
+        last, where = -1, -1
+        if start is not None and start.event is not None:
+            last = start.event.at
+        for event, index in zip(run.events, run.indices, strict=True):
+            at = event.at
             if last >= 0 and at > last + 1 and found.proven(last, at):
                 for other in found.events[last + 1 : at]:
                     if run.subscription.sees(other) and other not in run.subscription.had:
                         missing[other] = (where, index)
-            last, where = max(last, at), index
+            last, where = at if at > last else last, index
 
     def _expected(
         self, run: _Run, published: list[Publish], missing: dict[Publish, tuple[int, int] | None]
@@ -330,12 +350,9 @@ class _Judge:
         if start is not None:
             since = min(since, start.high if start.event is None else start.event.done)
         had, sees = subscription.had, subscription.sees
-        first = bisect_right(published, since, key=_call)
-        for at in range(first, len(published)):
-            event = published[at]
-            if event.call >= horizon:
-                break
-            if event.done < horizon and event not in had and sees(event) and not event.loose:
+        first, last = bisect_right(published, since, key=_call), bisect_left(published, horizon, key=_call)
+        for event in [event for event in published[first:last] if event not in had]:
+            if event.done < horizon and sees(event) and not event.loose:
                 missing.setdefault(event, None)
 
     def _excuse(self, run: _Run, missing: dict[Publish, tuple[int, int] | None], found: Order | None) -> None:
@@ -345,10 +362,12 @@ class _Judge:
         left = {
             index: NEVER if item.missed is None else item.missed
             for index, item in enumerate(items)
-            if isinstance(item, Gap)
+            if type(item) is Gap
         }
-        for event in sorted(missing, key=_call):
-            low, high = missing[event] or self._between(run, event, found)
+        places = {event: missing[event] or self._between(run, event, found) for event in missing}
+        # Whoever has to be excused first chooses first, and takes the first gap: so none is wasted.
+        for event in sorted(missing, key=lambda event: (places[event][1], event.call)):
+            low, high = places[event]
             for index in left:
                 if low < index < high and left[index]:
                     left[index] -= 1
@@ -359,10 +378,9 @@ class _Judge:
     def _between(self, run: _Run, event: Publish, found: Order | None) -> tuple[int, int]:
         """Return between which items of its subscription an event surely belongs, both exclusive."""
         low, high = -1, len(run.subscription.items)
-        exact = found is not None and event in found.position
-        for other, index in zip(run.events, run.at, strict=True):
-            if exact and found is not None:
-                a, b = found.position[other], found.position[event]
+        for other, index in zip(run.events, run.indices, strict=True):
+            if found is not None and event.at >= 0:
+                a, b = other.at, event.at
                 if a < b and found.proven(a, b):
                     low = index
                 elif b < a and found.proven(b, a):
@@ -376,8 +394,8 @@ class _Judge:
     def _missing(self, run: _Run, event: Publish, low: int, high: int) -> None:
         subscription, items = run.subscription, run.subscription.items
         _, proof = subscription.horizon()
-        before = items[low] if low >= 0 else None
-        after = items[high] if high < len(items) else None
+        before = subscription.rows[low] if low >= 0 else None
+        after = subscription.rows[high] if high < len(items) else None
         life = subscription.exchange.life
         if subscription.recovered and event.call < subscription.opened:
             kind, sentence, spoils = "recovery-lie", "HIS-05", "recovery"
@@ -387,7 +405,12 @@ class _Judge:
             message = (
                 f"{event.token} was published after {subscription.name} had opened, and never reached it"
             )
-        elif before is not None and _conn(before) not in (None, _conn(after)) and life.resumes:
+        elif (
+            before is not None
+            and type(items[low]) is not Gap
+            and self._conn(before) != self._conn(after)
+            and life.resumes
+        ):
             kind, sentence, spoils = "resume-lie", "RES-38", "session"
             message = f"{event.token} is missing from {subscription.name}, which was resumed there"
         else:
@@ -395,20 +418,22 @@ class _Judge:
             message = f"{event.token} is missing from {subscription.name} between its neighbours"
         rows = [
             event.call,
-            *([before.row] if before is not None else []),
-            after.row if after is not None else proof,
+            *([before] if before is not None else []),
+            after if after is not None else proof,
         ]
         self._accuse(kind, sentence, message, *rows, spoils=spoils)
 
     def _overstated(self, subscription: Subscription) -> None:
         """Judge whether its gaps stand for more events than it can have lost."""
-        gaps = [item for item in subscription.items if isinstance(item, Gap) and item.missed is not None]
+        gaps = [
+            (row, item.missed)
+            for row, item in zip(subscription.rows, subscription.items, strict=True)
+            if type(item) is Gap and item.missed is not None
+        ]
         if not gaps:
             return
-        last, since = (
-            gaps[-1].row,
-            0 if subscription.start or subscription.unsure else subscription.exchange.call,
-        )
+        last = gaps[-1][0]
+        since = 0 if subscription.start or subscription.unsure else subscription.exchange.call
         lost = sum(
             event not in subscription.had
             and event.call < last
@@ -420,11 +445,7 @@ class _Judge:
             for event in published
             if subscription.sees(event)
         )
-        missed = sum(gap.missed or 0 for gap in gaps)
+        missed = sum(missed for _, missed in gaps)
         if missed > lost:
             message = f"the gaps of {subscription.name} stand for {missed} events, and it lost {lost} at most"
             self._accuse("false-gap", "DEL-05", message, last)
-
-
-def _conn(item: Item | Gap) -> int | None:
-    return item.conn if isinstance(item, Item) else None

@@ -32,13 +32,11 @@ class Order:
     """The delivered events of one channel in an order that explains all runs.
 
     Attributes:
-        events: in order.
-        position: of each event.
+        events: in order; `at` of each event is its place here.
         loose: `loose[k]` counts the neighbours among the first k + 1 events whose order nothing proves.
     """
 
     events: list[Publish]
-    position: dict[Publish, int]
     loose: list[int]
 
     def proven(self, first: int, last: int) -> bool:
@@ -47,30 +45,30 @@ class Order:
 
 
 def order(runs: Sequence[Sequence[Publish]]) -> Order | None:
-    """Return an order of everything in `runs`, each of which is one subscriber's; None when there is none."""
-    every = {event for run in runs for event in run}
-    events = sorted(every, key=_seen)
-    position = {event: at for at, event in enumerate(events)}
-    if not (_explains(position, runs) and _in_time(events)):
-        sorted_events = _sorted(every, runs, in_time=True)
-        if sorted_events is None:
+    """Return an order of everything in `runs`, each of which is one subscriber's; None when there is none.
+
+    It is noted in the events, too.
+    """
+    events = sorted(set().union(*runs), key=_seen)
+    if not (_as_seen(runs) and _in_time(events)):
+        by_proofs = _sorted(events, runs, in_time=True)
+        if by_proofs is None:
             return None
-        events = sorted_events
-        position = {event: at for at, event in enumerate(events)}
-    linked = bytearray(
-        len(events)
-    )  # whether somebody got an event right behind the one that stands before it
+        events = by_proofs
+    for at, event in enumerate(events):
+        event.at = at
+    linked = bytearray(len(events))  # whether somebody got an event right behind the one that precedes it
     for run in runs:
-        before = -1
+        next = 0
         for event in run:
-            at = position[event]
-            if at == before + 1 and before >= 0:
+            at = event.at
+            if at == next:
                 linked[at] = 1
-            before = at
+            next = at + 1
     loose = [0] * len(events)
     for at in range(1, len(events)):
         loose[at] = loose[at - 1] + (not linked[at] and not precedes(events[at - 1], events[at]))
-    return Order(events, position, loose)
+    return Order(events, loose)
 
 
 def precedes(before: Publish, after: Publish) -> bool:
@@ -82,11 +80,7 @@ def precedes(before: Publish, after: Publish) -> bool:
 
 def consistent(runs: Sequence[Sequence[Publish]]) -> bool:
     """Return whether one order explains all runs, whatever the moments say."""
-    every = {event for run in runs for event in run}
-    events = sorted(every, key=_seen)
-    if _explains({event: at for at, event in enumerate(events)}, runs):
-        return True
-    return _sorted(every, runs, in_time=False) is not None
+    return _as_seen(runs) or _sorted(sorted(set().union(*runs), key=_seen), runs, in_time=False) is not None
 
 
 def inversion(runs: Sequence[Sequence[Publish]]) -> tuple[Publish, Publish] | None:
@@ -105,14 +99,14 @@ def inversion(runs: Sequence[Sequence[Publish]]) -> tuple[Publish, Publish] | No
     return None
 
 
-def _explains(position: dict[Publish, int], runs: Sequence[Sequence[Publish]]) -> bool:
+def _as_seen(runs: Sequence[Sequence[Publish]]) -> bool:
+    """Return whether the order in which events were first seen by anybody explains all runs."""
     for run in runs:
         last = -1
         for event in run:
-            at = position[event]
-            if at < last:
+            if event.seen < last:
                 return False
-            last = at
+            last = event.seen
     return True
 
 
@@ -131,9 +125,10 @@ def _in_time(events: Sequence[Publish]) -> bool:
     return True
 
 
-def _sorted(every: set[Publish], runs: Sequence[Sequence[Publish]], *, in_time: bool) -> list[Publish] | None:
+def _sorted(
+    events: list[Publish], runs: Sequence[Sequence[Publish]], *, in_time: bool
+) -> list[Publish] | None:
     """Sort topologically, with `in_time` also by the moments; None when the statements contradict."""
-    events = sorted(every, key=_seen)
     number = {event: at for at, event in enumerate(events)}
     edges = [
         (number[before], number[after])

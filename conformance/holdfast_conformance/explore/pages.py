@@ -52,7 +52,7 @@ def _events(
 
 def _in_order(page: list[Publish], found: Order, row: int, accuse: Accuse) -> bool:
     """Judge the order of a page and that it has no hole, where the order of the channel is proven."""
-    places = [found.position[event] for event in page if event in found.position]
+    places = [event.at for event in page if event.at >= 0]
     if not places or not found.proven(min(places), max(places)):
         return True
     if places != sorted(places):

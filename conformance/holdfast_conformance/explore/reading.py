@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from .anomalies import KINDS, Anomaly
-from .facts import NEVER, Connection, Exchange, Facts, Gap, Item, Life, Place, Publish, Subscription
+from .facts import NEVER, Connection, Exchange, Facts, Gap, Life, Place, Publish, Subscription
+from .history import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +32,9 @@ PROTOCOL_FAULTS = {
 
 def unique(data: object) -> str | None:
     """Return the token that makes the data of an event of ours unlike all others, None when it has none."""
-    token = data.get("t") if isinstance(data, dict) else None
-    return token if isinstance(token, str) else None
+    if type(data) is dict and type(token := data.get("t")) is str:
+        return token
+    return None
 
 
 class Reading:
@@ -64,11 +66,12 @@ class Reading:
         for i, row in enumerate(self._rows):
             turns[row["what"]](i, row)
         facts = self.facts
-        self._counts["calls"] = len(facts.exchanges)
+        exchanges = [exchange for life in facts.lives for exchange in life.exchanges.values()]
+        self._counts["calls"] = len(exchanges)
         self._counts["publishes"] = len(facts.publishes)
         self._counts["deliveries"] = sum(len(subscription.items) for subscription in facts.subscriptions)
         self._counts["deliveries"] -= self._counts["gaps"]
-        self._counts["replies"] = sum(exchange.ended < NEVER for exchange in facts.exchanges)
+        self._counts["replies"] = sum(exchange.ended < NEVER for exchange in exchanges)
         facts.counts = dict(self._counts)
 
     def accuse(self, kind: str, requirement: str, message: str, *rows: int, spoils: str = "") -> None:
@@ -96,7 +99,6 @@ class Reading:
         life.exchanges[id] = exchange
         if id > life.highest:
             life.highest = id
-        self.facts.exchanges.append(exchange)
         type = frame["type"]
         if type == "publish":
             self._publish(i, frame["channel"], exchange)
@@ -253,7 +255,11 @@ class Reading:
             if refused is not None and life is not None:
                 self._refused(i, refused, life)
             limits = said.get("limits", {})
-            life = Life(conn.client, len(lives) + 1, self._principals.get(conn.client, conn.client), i)
+            number = len(lives) + 1
+            principal = self._principals.get(conn.client, conn.client)
+            if principal.startswith(ANONYMOUS):
+                principal += f" {number}"
+            life = Life(conn.client, number, principal, i)
             life.window, life.dedupe_ms = limits.get("window", 0), limits.get("dedupe_ms", 0)
             conn.next = 1
             conn.first = False
@@ -369,7 +375,8 @@ class Reading:
             )
             return
         reason, cursor = said.get("reason", ""), said.get("cursor")
-        subscription.items.append(Gap(said.get("missed"), reason, i))
+        subscription.items.append(Gap(said.get("missed")))
+        subscription.rows.append(i)
         subscription.gaps += 1
         self._counts["gaps"] += 1
         if subscription.has_log and reason == "overflow":
@@ -410,13 +417,15 @@ class Reading:
         if event.done <= conn.fence and subscription.opened < conn.fence and len(event.exchanges) == 1:
             message = f"{event.token} came after the pong that proves it had been written"
             self.accuse("fence-lie", "DEL-15", message, conn.fence, conn.fence_row, i)
-        if subscription.has_log and (cursor := said.get("cursor")) is not None:
+        cursor = said.get("cursor")
+        if cursor is not None and subscription.has_log:
             self._name_event(channel, cursor, event, i)
         if event.seen > i:
             event.seen = i
             if event.done > i:
                 event.done = i
-        subscription.items.append(Item(event, i, conn.number))
+        subscription.items.append(event)
+        subscription.rows.append(i)
 
     def _terminal(self, i: int, at: float, type: str, said: Said, exchange: Exchange) -> None:
         if type != "result":
