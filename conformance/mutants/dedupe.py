@@ -8,7 +8,7 @@ import trio
 from holdfast_reference.backends import memory
 from holdfast_reference.backends.dedupe import Remembered, key_of
 from holdfast_reference.backends.memory import MemoryBroker
-from holdfast_reference.protocol import connection, messages
+from holdfast_reference.protocol import connection, intake, messages
 from holdfast_reference.protocol.errors import ExchangeError
 from holdfast_reference.protocol.logs import Published
 
@@ -108,11 +108,11 @@ def _(patch: Patch) -> None:
         origins.append(self.session.origin)
         return original(self, *args)
 
-    handler = connection._READERS[messages.Publish]
+    handler = intake.READERS[messages.Publish]
     patch.set(
         connection,
-        "_READERS",
-        {**connection._READERS, messages.Publish: lambda *args: read(handler, *args)},
+        "READERS",
+        {**intake.READERS, messages.Publish: lambda *args: read(handler, *args)},
     )
     _keyed(patch, lambda key, _, __: (f"{key[0]} {origins[-1]}", key[1], key[2]))
 
@@ -236,11 +236,11 @@ def _(patch: Patch) -> None:
     def outcome(original: Callable[..., object], self: Remembered, key: Key) -> object:
         return Published(None, duplicate=True) if key in failed else original(self, key)
 
-    handler = connection._READERS[messages.Publish]
+    handler = intake.READERS[messages.Publish]
     patch.set(
         connection,
-        "_READERS",
-        {**connection._READERS, messages.Publish: lambda *args: read(handler, *args)},
+        "READERS",
+        {**intake.READERS, messages.Publish: lambda *args: read(handler, *args)},
     )
     patch.wrap(Remembered, "outcome", outcome)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
-from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import outgoing
+from holdfast_reference.protocol import intake, outgoing
 from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.effects import NOTHING
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
@@ -456,9 +455,9 @@ def _(patch: Patch) -> None:
 @mutant("del/pong-says-held", violates="DEL-16", killed_by="del/no-held", says="held", during=["del/fence-*"])
 def _(patch: Patch) -> None:
     """Every pong says that something is held back."""
-    patch.set(core, "_PONG", b'{"type":"pong","held":true}')
+    patch.set(intake, "_PONG", b'{"type":"pong","held":true}')
     patch.wrap(
-        core,
+        intake,
         "encode_frame",
         lambda original, frame: original(frame | {"held": True} if frame["type"] == "pong" else frame),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import session
+from holdfast_reference.protocol import intake, session
 from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.effects import Close
@@ -34,7 +34,7 @@ def _error(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
         changed.retry_ms = fields["retry_ms"]
         return original(id, changed)
 
-    for module in (core, session):
+    for module in (core, intake, session):
         patch.set(module, "encode_error", encode)
 
 

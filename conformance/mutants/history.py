@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_reference.backends import channel_log
 from holdfast_reference.backends.channel_log import ChannelLog
-from holdfast_reference.protocol import connection, messages
+from holdfast_reference.protocol import connection, intake, messages
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
 from holdfast_reference.protocol.logs import CursorError, CursorReason
@@ -526,9 +526,9 @@ def _(patch: Patch) -> None:
 
 def _reader(patch: Patch, around: Callable[..., Effects]) -> None:
     """Stand between the server and each `history`."""
-    original = connection._READERS[messages.History]
+    original = intake.READERS[messages.History]
     patch.set(
         connection,
-        "_READERS",
-        {**connection._READERS, messages.History: lambda *args: around(original, *args)},
+        "READERS",
+        {**intake.READERS, messages.History: lambda *args: around(original, *args)},
     )

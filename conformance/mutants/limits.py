@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import greeting, messages
+from holdfast_reference.protocol import greeting, intake, messages
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.correlation import Exchanges, Pool
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
@@ -61,7 +61,7 @@ def _(patch: Patch) -> None:
         if len(bytes(message.data or b"")) > 65_536:
             raise ExchangeError(ErrorCode.TOO_LARGE, "too large")
 
-    patch.wrap(core, "check_request", check)
+    patch.wrap(intake, "check_request", check)
 
 
 @mutant(
@@ -92,7 +92,7 @@ def _(patch: Patch) -> None:
             raise ProtocolViolation(CloseCode.RATE_LIMITED, "hidden")
         return original(self, message, now)
 
-    readers = core._READERS
+    readers = intake.READERS
     original = readers[messages.Ping]
     patch.item(
         readers,  # type: ignore[arg-type]  # a Mapping by its type, a dict in truth
@@ -282,7 +282,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """Pongs cost a token too."""
-    readers = core._READERS
+    readers = intake.READERS
     original = readers[messages.Pong]
 
     def pong(self: Connection, message: Any, now: float) -> Effects:
@@ -295,7 +295,7 @@ def _(patch: Patch) -> None:
 @mutant("lim/auth-costs", violates="LIM-12", killed_by="lim/rate-spares-auth", says="rate_limited")
 def _(patch: Patch) -> None:
     """Fresh credentials cost a token, and are refused without one."""
-    readers = core._READERS
+    readers = intake.READERS
     original = readers[messages.Auth]
 
     def auth(self: Connection, message: Any, now: float) -> Effects:

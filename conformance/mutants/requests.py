@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import messages
+from holdfast_reference.protocol import intake, messages
 from holdfast_reference.protocol.codec import encode_error, encode_result, tail
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.correlation import Exchanges, Pool
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 def _reader(patch: Patch, message: type, around: Callable[..., Effects]) -> None:
     """Let `around(original, self, message, now)` stand for the reading of one kind of frame."""
-    readers: dict[type, Callable[..., Effects]] = core._READERS  # type: ignore[assignment]  # it is a dict
+    readers: dict[type, Callable[..., Effects]] = intake.READERS  # type: ignore[assignment]  # it is a dict
     original = readers[message]
     patch.item(readers, message, lambda self, frame, now: around(original, self, frame, now))
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from holdfast_reference.backends.fanout import Fanout
-from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import effects
+from holdfast_reference.protocol import effects, intake
 from holdfast_reference.protocol.codec import encode_data, encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import ErrorCode, ExchangeError
@@ -258,7 +257,7 @@ def _targets(patch: Patch, by_channel: Callable[[messages.Subscribe], bool]) -> 
             return original(message, profiles)
         return (message.channel if isinstance(message.channel, str) else "", False, effects.NOWHERE)
 
-    patch.wrap(core, "check_subscribe", check)
+    patch.wrap(intake, "check_subscribe", check)
 
 
 @mutant(
@@ -574,4 +573,4 @@ def _refuse_channels(patch: Patch, part: str) -> None:
             raise ExchangeError(ErrorCode.BAD_REQUEST, f"{part} in a channel")
         return original(message, profiles)
 
-    patch.wrap(core, "check_subscribe", check)
+    patch.wrap(intake, "check_subscribe", check)

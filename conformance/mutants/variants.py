@@ -6,6 +6,7 @@ Each is the reference server with another configuration, another wire, or a patc
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -18,6 +19,7 @@ from holdfast_reference.backends import channel_log, memory
 from holdfast_reference.backends.channel_log import ChannelLog, Retention
 from holdfast_reference.backends.memory import MemoryBroker
 from holdfast_reference.protocol import connection as core
+from holdfast_reference.protocol import intake, session
 from holdfast_reference.protocol.codec import encode_error
 from holdfast_reference.protocol.connection import Connection
 from holdfast_reference.protocol.errors import ExchangeError
@@ -146,7 +148,8 @@ def _other_texts(patch: Patch) -> None:
         message = "Да, 但是 \N{SNOWMAN}"
         return encode_error(id, ExchangeError(error.code, message, data=error.data, retry_ms=error.retry_ms))
 
-    patch.set(core, "encode_error", encode)
+    for module in (core, intake, session):
+        patch.set(module, "encode_error", encode)
 
 
 def _chatty(patch: Patch) -> None:
@@ -207,6 +210,43 @@ def _notices_late(patch: Patch) -> None:
     patch.wrap(Link, "_read", read)
 
 
+def _later(patch: Patch, name: str, hold: Callable[..., Callable[[], None] | None]) -> None:
+    """What `hold` makes of a call of the broker is done 30 ms later, in its order."""
+    waiting: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def held(original: Callable[..., None], self: MemoryBroker, *arguments: object) -> None:
+        rest = hold(original, self, *arguments)
+        if rest is not None:
+            waiting.append((trio.current_time() + 0.03, rest))
+
+    async def run(original: Callable[..., Awaitable[None]], self: MemoryBroker) -> None:
+        while True:
+            while waiting and waiting[0][0] <= trio.current_time():
+                waiting.popleft()[1]()
+            await trio.sleep(0.005)
+
+    patch.wrap(MemoryBroker, name, held)
+    patch.wrap(MemoryBroker, "run", run)
+
+
+def _late_events(patch: Patch) -> None:
+    """Events come long after the result of their publish; without a fence nobody can tell."""
+    _profiles(*without("fence"))(patch)
+    _later(patch, "_deliver", lambda original, self, event: partial(original, self, event))
+
+
+def _late_results(patch: Patch) -> None:
+    """The result of a publish comes long after its event."""
+
+    def publish(original: Callable[..., None], self: MemoryBroker, *arguments: object) -> Callable[[], None]:
+        event, dedupe, answer = arguments
+        outcomes: list[object] = []
+        original(self, event, dedupe, outcomes.append)
+        return lambda: answer(*outcomes)  # type: ignore[operator]  # the session's callback
+
+    _later(patch, "publish", publish)
+
+
 _slow = partial(Slow, least=0.2, most=0.2)
 _jittery = partial(Slow, least=0, most=0.08)
 
@@ -227,6 +267,8 @@ VARIANTS: Final = {
         Variant("legal/trims-at-once", "logs that hold nothing", _trims_at_once),
         Variant("legal/cursors-vary", "another cursor for a place each time", _cursors_vary),
         Variant("legal/notices-late", "lost connections are noticed late", _notices_late),
+        Variant("legal/late-events", "results first, events long after", _late_events, floods=False),
+        Variant("legal/late-results", "events first, results long after", _late_results, floods=False),
         Variant("legal/core-only", "no profile at all", _profiles()),
         Variant("legal/rpc-only", "requests, no channels", _profiles("rpc")),
         Variant("legal/pubsub-only", "channels without patterns, fence and requests", _profiles("pubsub")),

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, cast
 
 from holdfast_reference.protocol import connection as core
-from holdfast_reference.protocol import greeting, messages, reading
+from holdfast_reference.protocol import greeting, intake, messages, reading
 from holdfast_reference.protocol.codec import Suspect
 from holdfast_reference.protocol.errors import CloseCode, ErrorCode, ExchangeError, ProtocolViolation
 from holdfast_reference.protocol.messages import Ack
@@ -32,7 +32,7 @@ def _(patch: Patch) -> None:
     """A member that nobody knows closes the connection."""
 
     known = {name for row in messages.FIELD_PROFILES.values() for name in row}
-    known |= {name for kind in core._READERS for name in getattr(kind, "__struct_fields__", ())} | {
+    known |= {name for kind in intake.READERS for name in getattr(kind, "__struct_fields__", ())} | {
         "type",
         "meta",
     }
@@ -62,7 +62,7 @@ def _(patch: Patch) -> None:
         unknown = frame.type not in messages.TYPES
         return ExchangeError(ErrorCode.BAD_REQUEST, error.message) if unknown else error
 
-    patch.wrap(core, "check_suspect", check)
+    patch.wrap(intake, "check_suspect", check)
 
 
 @mutant(
@@ -91,8 +91,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     """Requests and publishes work whatever was negotiated."""
     everything = frozenset(greeting.PROFILES)
-    patch.wrap(core, "check_request", lambda original, message, profiles: original(message, everything))
-    patch.wrap(core, "check_publish", lambda original, message, profiles: original(message, everything))
+    patch.wrap(intake, "check_request", lambda original, message, profiles: original(message, everything))
+    patch.wrap(intake, "check_publish", lambda original, message, profiles: original(message, everything))
 
 
 @mutant(
@@ -124,12 +124,12 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     """An ack without its profile is a broken frame."""
-    patch.set(core, "is_ignored", lambda frame, profiles: False)
+    patch.set(intake, "is_ignored", lambda frame, profiles: False)
 
     def ack(original: Callable[..., Effects], core: Connection, *args: object) -> Effects:
         return core.close(4005) if "ack" not in core.profiles else original(core, *args)
 
-    read = cast("MutableMapping[type, Callable[..., Effects]]", core._READERS)
+    read = cast("MutableMapping[type, Callable[..., Effects]]", intake.READERS)
     before = read[Ack]
     patch.item(read, Ack, lambda *args: ack(before, *args))
 
@@ -162,9 +162,9 @@ def _(patch: Patch) -> None:
 
 
 def _read_suspect(patch: Patch, around: Callable[..., Effects]) -> None:
-    original = core._READERS[Suspect]
+    original = intake.READERS[Suspect]
 
     def read(self: Connection, frame: Suspect, now: float) -> Effects:
         return around(original, self, frame, now)
 
-    patch.item(core._READERS, Suspect, read)  # type: ignore[arg-type]  # a Mapping by type, a dict in truth
+    patch.item(intake.READERS, Suspect, read)  # type: ignore[arg-type]  # a Mapping by type, a dict in truth

@@ -1,11 +1,11 @@
-"""One connection as a state machine without I/O: greeting, reading frames, heartbeat, drain, closing.
+"""One connection as a state machine without I/O: greeting, receiving, heartbeat, drain, closing.
 
 `receive` applies a frame, `tick` applies time, the other commands apply what the application or the
 operator decided. Each returns effects for the owner to carry out, in order; frames to write wait for `peek`
 and `written`. The state is plain data: `copy` gives an independent twin, `key` a value that is equal for
 equal states.
 
-What outlives a connection is its session: one that it began with itself, or one that it has resumed. The
+What a frame does to the session is in `intake.py`. What outlives a connection is its session: one that it began with itself, or one that it has resumed. The
 application answers to the session (`session.py`); which one that is, `resume.py` decides.
 
 Only this file turns faults into frames and closes. What it refuses to know: bytes, sockets, clocks, who may
@@ -28,16 +28,11 @@ from holdfast_reference.protocol.codec import (
     encode_frame,
     encode_result,
 )
-from holdfast_reference.protocol.correlation import Exchange, Pool
+from holdfast_reference.protocol.correlation import Pool
 from holdfast_reference.protocol.effects import (
     NOTHING,
     Authenticate,
-    Call,
     Close,
-    History,
-    Publish,
-    Stop,
-    Subscribe,
 )
 from holdfast_reference.protocol.errors import (
     CLOSE_REASONS,
@@ -46,27 +41,15 @@ from holdfast_reference.protocol.errors import (
     ExchangeError,
     ProtocolViolation,
 )
-from holdfast_reference.protocol.events import Event, event_head
 from holdfast_reference.protocol.fates import NO_CODE, NO_FRAME, keeps
 from holdfast_reference.protocol.grants import Credentials, Grant
 from holdfast_reference.protocol.greeting import expiry, negotiate, welcome
+from holdfast_reference.protocol.intake import READERS, Intake
 from holdfast_reference.protocol.limits import FIRST_FRAME, Bucket
-from holdfast_reference.protocol.logs import Dedupe
-from holdfast_reference.protocol.messages import TYPES, UNSET, Amount, Payload, Resume
+from holdfast_reference.protocol.messages import UNSET, Amount, Payload, Resume
 from holdfast_reference.protocol.outgoing import Outgoing
 from holdfast_reference.protocol.reading import (
-    check_history,
-    check_ping,
-    check_publish,
-    check_request,
     check_resume,
-    check_subscribe,
-    check_suspect,
-    is_ignored,
-    starts_exchange,
-    suspect_id,
-    suspect_of,
-    suspect_seq,
 )
 from holdfast_reference.protocol.session import Session
 from holdfast_reference.protocol.states import (
@@ -74,16 +57,13 @@ from holdfast_reference.protocol.states import (
     Input,
     Phase,
     SessionInput,
-    Stage,
-    Step,
 )
 from holdfast_reference.protocol.timers import NEVER, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Hashable, Mapping
 
     from holdfast_reference.protocol.effects import Effect, Effects
-    from holdfast_reference.protocol.grants import Action
     from holdfast_reference.protocol.resume import Refusal, Sessions
 
 __all__ = ["Connection"]
@@ -96,7 +76,7 @@ _CLOSED: Final = Phase.CLOSED
 _CALLS: Final = Pool.CALLS
 
 
-class Connection:
+class Connection(Intake):
     """The server's side of one connection, from the 101 response on.
 
     Args:
@@ -114,15 +94,11 @@ class Connection:
         "_clock",
         "_greeting",
         "_max_out",
-        "_outgoing",
         "_resume",
         "_secret",
         "_sessions",
         "_window",
         "conn",
-        "phase",
-        "profiles",
-        "session",
     )
 
     def __init__(self, sessions: Sessions, conn: str, secret: str, now: float) -> None:
@@ -131,7 +107,7 @@ class Connection:
         self._secret = secret
         self.conn = conn
         self.phase = Phase.NEW
-        self.profiles: frozenset[str] = frozenset()
+        self.profiles = frozenset()
         self._greeting = False  # hello was read, welcome is not queued yet
         # What hello said, until welcome.
         self._max_out = settings.limits.max_frame
@@ -187,7 +163,7 @@ class Connection:
             message = decode(text)
             if self.phase is _NEW:
                 return self._read_first(message)
-            return _READERS[type(message)](self, message, now)
+            return READERS[type(message)](self, message, now)
         except ProtocolViolation as violation:
             return self.close(violation.code, violation.detail)
         except ExchangeError as error:
@@ -219,166 +195,6 @@ class Connection:
         self._clock.hello_by = NEVER
         auth = message.auth
         return [Authenticate(0, None if auth is UNSET else Credentials(auth.scheme, auth.token))]
-
-    def _read_again(self, message: messages.Hello, now: float) -> Effects:
-        return self.close(CloseCode.UNEXPECTED_FRAME, "a second hello", Input.HELLO_AGAIN)
-
-    def _read_suspect(self, frame: Suspect, now: float) -> Effects:
-        """Steps 5 to 9 for a frame that is none of our messages."""
-        row = TYPES.get(frame.type)
-        if row is not None and not row.client:
-            return self.close(
-                CloseCode.UNEXPECTED_FRAME, f"{frame.type} from a client", Input.WRONG_DIRECTION
-            )
-        if frame.type == "hello":
-            return self.close(CloseCode.UNEXPECTED_FRAME, "a second hello", Input.HELLO_AGAIN)
-        if is_ignored(frame, self.profiles):
-            return NOTHING
-        if starts_exchange(frame):
-            self.session.exchanges.consume(suspect_id(frame))
-            if frame.type == "auth":
-                self._check_auth_slot()
-            else:
-                self._charge(now)
-            raise check_suspect(frame, self.profiles)
-        if frame.type == "cancel":
-            self._check_of(suspect_of(frame))
-        elif frame.type == "ack":
-            self._outgoing.check_ack(suspect_seq(frame))
-        if row is not None:
-            raise ProtocolViolation(CloseCode.BAD_SCHEMA, frame.fault)
-        self._charge_or_close(now)
-        return NOTHING
-
-    def _read_request(self, message: messages.Request, now: float) -> Effects:
-        id, method, timeout_ms = message.id, message.method, message.timeout_ms
-        stream = message.stream is True
-        self.session.exchanges.consume(id)
-        wait_ms = self._charge(now)
-        check_request(message, self.profiles)
-        self._admit(_CALLS, wait_ms)
-        self._authorize("call", method)
-        deadline = None if timeout_ms is UNSET else now + timeout_ms / 1000
-        self.session.exchanges.start(id, Exchange(_CALLS, method, stream), deadline)
-        data = None if message.data is UNSET else bytes(message.data)
-        return [Call(id, method, data, message.enc is not UNSET, stream)]
-
-    def _read_publish(self, message: messages.Publish, now: float) -> Effects:
-        id = message.id
-        self.session.exchanges.consume(id)
-        wait_ms = self._charge(now)
-        payload = check_publish(message, self.profiles)
-        self._admit(_CALLS, wait_ms)
-        self._authorize("publish", message.channel)
-        session = self.session
-        event = Event(message.channel, payload, session.origin if message.echo is False else "")
-        if event.largest > session.limits.max_frame:
-            raise ExchangeError(ErrorCode.TOO_LARGE, "the event would not fit into max_frame")
-        session.exchanges.start(id, Exchange(_CALLS, message.channel))
-        session.publishing[id] = None
-        if message.dedupe is UNSET:
-            return [Publish(id, event)]
-        assert session.grant is not None
-        return [Publish(id, event, Dedupe(session.grant.principal, message.dedupe, session.limits.dedupe_ms))]
-
-    def _read_subscribe(self, message: messages.Subscribe, now: float) -> Effects:
-        id = message.id
-        self.session.exchanges.consume(id)
-        wait_ms = self._charge(now)
-        name, pattern, start = check_subscribe(message, self.profiles)
-        self._admit(Pool.SUBSCRIPTIONS, wait_ms)
-        # A pattern is never forbidden as a whole: what the principal may not see is filtered. [SUB-25]
-        if not pattern:
-            self._authorize("subscribe", name)
-        self.session.exchanges.start(
-            id, Exchange(Pool.SUBSCRIPTIONS, name, pattern=pattern, head=event_head(id))
-        )
-        return [Subscribe(id, name, pattern, start)]
-
-    def _read_history(self, message: messages.History, now: float) -> Effects:
-        id, channel = message.id, message.channel
-        self.session.exchanges.consume(id)
-        wait_ms = self._charge(now)
-        query = check_history(message, self.profiles)
-        self._admit(_CALLS, wait_ms)
-        self._authorize("subscribe", channel)
-        self.session.exchanges.start(id, Exchange(_CALLS, channel))
-        return [History(id, channel, query)]
-
-    def _read_auth(self, message: messages.Auth, now: float) -> Effects:
-        self.session.exchanges.consume(message.id)
-        self._check_auth_slot()
-        self.session.exchanges.start(message.id, Exchange(Pool.AUTH, "auth"))
-        return [Authenticate(message.id, Credentials(message.scheme, message.token))]
-
-    def _read_cancel(self, message: messages.Cancel, now: float) -> Effects:
-        id = message.of
-        self._check_of(id)
-        self._charge_or_close(now)
-        exchange = self.session.exchanges.running.get(id)
-        if exchange is None or exchange.stage is Stage.CANCELLING:
-            return NOTHING
-        exchange.step(Step.CANCEL)
-        if exchange.pool is Pool.AUTH:
-            return NOTHING  # it ends with its real outcome, which is on its way
-        if exchange.pool is Pool.SUBSCRIPTIONS:
-            self.session.finish(id, encode_result(id, None))
-        else:
-            self.session.finish(
-                id, encode_error(id, ExchangeError(ErrorCode.CANCELLED, "cancelled by the client"))
-            )
-        return [Stop(id)]
-
-    def _read_ack(self, message: messages.Ack, now: float) -> Effects:
-        # A frame without its profile is not even looked at. Spec: [VER-06].
-        if "ack" in self.profiles:
-            self._outgoing.ack(message.seq)
-        return NOTHING
-
-    def _read_ping(self, message: messages.Ping, now: float) -> Effects:
-        check_ping(message)
-        self._charge_or_close(now)
-        text = _PONG if message.t is UNSET else encode_frame({"type": "pong", "t": message.t})
-        if "fence" in self.profiles:
-            self.session.fence(text)
-        else:
-            self._outgoing.urgent(text)
-        return NOTHING
-
-    def _read_pong(self, message: messages.Pong, now: float) -> Effects:
-        check_ping(message)
-        return NOTHING
-
-    # What a frame is checked against in the session.
-
-    def _check_of(self, of: int) -> None:
-        if of > self.session.exchanges.last_id:
-            raise ProtocolViolation(CloseCode.BAD_ID, f"of {of} after {self.session.exchanges.last_id}")
-
-    def _check_auth_slot(self) -> None:
-        if not self.session.exchanges.is_free(Pool.AUTH, self._outgoing):
-            raise ExchangeError(ErrorCode.CONFLICT, "another auth is unfinished")
-
-    def _charge(self, now: float) -> int | None:
-        """Pay for a frame, whatever becomes of it; the milliseconds to wait when the bucket is empty."""
-        bucket = self.session.bucket
-        return None if bucket is None else bucket.take(now)
-
-    def _charge_or_close(self, now: float) -> None:
-        if self._charge(now) is not None:
-            raise ProtocolViolation(CloseCode.RATE_LIMITED, "over the rate")
-
-    def _admit(self, pool: Pool, wait_ms: int | None) -> None:
-        if wait_ms is not None:
-            raise ExchangeError(ErrorCode.RATE_LIMITED, "over the rate", retry_ms=wait_ms)
-        if self.phase is _DRAINING:
-            raise ExchangeError(ErrorCode.DRAINING, "this connection is going away")
-        if not self.session.exchanges.is_free(pool, self._outgoing):
-            raise ExchangeError(ErrorCode.LIMIT_EXCEEDED, "no slot is free")
-
-    def _authorize(self, action: Action, name: str) -> None:
-        if not self.session.may(action, name):
-            raise ExchangeError(ErrorCode.FORBIDDEN, "not allowed")
 
     # What the authenticator answers.
 
@@ -575,7 +391,7 @@ class Connection:
             twins: of the sessions that were copied with it, or with other connections.
         """
         twin = type(self).__new__(type(self))
-        for name in self.__slots__:
+        for name in (*Intake.__slots__, *self.__slots__):
             setattr(twin, name, getattr(self, name))
         twin._sessions = sessions
         twin._clock = self._clock.copy()
@@ -608,7 +424,6 @@ class Connection:
 
 _ECHOED: Final = frozenset({*range(3000, 4000), NO_CODE, NO_FRAME})
 _GREETED: Final = (Phase.READY, Phase.DRAINING)
-_PONG: Final = b'{"type":"pong"}'
 _ENDS: Final[Mapping[Input, CloseCode]] = {
     Input.HELLO_TIMEOUT: CloseCode.HELLO_TIMEOUT,
     Input.DEADLINE: CloseCode.GOING_AWAY,
@@ -618,17 +433,4 @@ _ENDS: Final[Mapping[Input, CloseCode]] = {
 _HELLO_DENIED: Final[Mapping[str, CloseCode]] = {
     ErrorCode.UNAUTHENTICATED: CloseCode.UNAUTHENTICATED,
     ErrorCode.FORBIDDEN: CloseCode.FORBIDDEN,
-}
-_READERS: Final[Mapping[type, Callable[..., Effects]]] = {
-    messages.Hello: Connection._read_again,
-    messages.Cancel: Connection._read_cancel,
-    messages.Ack: Connection._read_ack,
-    messages.Auth: Connection._read_auth,
-    messages.Ping: Connection._read_ping,
-    messages.Pong: Connection._read_pong,
-    messages.Request: Connection._read_request,
-    messages.Subscribe: Connection._read_subscribe,
-    messages.Publish: Connection._read_publish,
-    messages.History: Connection._read_history,
-    Suspect: Connection._read_suspect,
 }
