@@ -184,7 +184,8 @@ class _Judge:
         self.ids = {outcome["id"] for outcome in outcomes if "id" in outcome}
         for outcome in outcomes:
             parts = cast("list[Row]", outcome.get("frames", []))
-            self.ids |= {part["id"] for part in parts if part["type"] in TERMINAL and "id" in part}
+            # A result proves nothing about events: whether the own event or the result comes first is open.
+            self.ids |= {part["id"] for part in parts if "id" in part}
         self.token = ""
         self.occurred: Row | None = None
 

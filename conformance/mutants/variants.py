@@ -210,14 +210,12 @@ def _notices_late(patch: Patch) -> None:
     patch.wrap(Link, "_read", read)
 
 
-def _later(patch: Patch, name: str, hold: Callable[..., Callable[[], None] | None]) -> None:
+def _later(patch: Patch, name: str, hold: Callable[..., Callable[[], None]]) -> None:
     """What `hold` makes of a call of the broker is done 30 ms later, in its order."""
     waiting: deque[tuple[float, Callable[[], None]]] = deque()
 
     def held(original: Callable[..., None], self: MemoryBroker, *arguments: object) -> None:
-        rest = hold(original, self, *arguments)
-        if rest is not None:
-            waiting.append((trio.current_time() + 0.03, rest))
+        waiting.append((trio.current_time() + 0.03, hold(original, self, *arguments)))
 
     async def run(original: Callable[..., Awaitable[None]], self: MemoryBroker) -> None:
         while True:
@@ -238,11 +236,16 @@ def _late_events(patch: Patch) -> None:
 def _late_results(patch: Patch) -> None:
     """The result of a publish comes long after its event."""
 
-    def publish(original: Callable[..., None], self: MemoryBroker, *arguments: object) -> Callable[[], None]:
-        event, dedupe, answer = arguments
+    def publish(
+        original: Callable[..., None],
+        self: MemoryBroker,
+        event: Event,
+        dedupe: object = None,
+        answer: Callable[..., None] = lambda outcome: None,
+    ) -> Callable[[], None]:
         outcomes: list[object] = []
         original(self, event, dedupe, outcomes.append)
-        return lambda: answer(*outcomes)  # type: ignore[operator]  # the session's callback
+        return lambda: answer(*outcomes)
 
     _later(patch, "publish", publish)
 

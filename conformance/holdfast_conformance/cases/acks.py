@@ -80,11 +80,9 @@ async def ack_opens_the_window(t: Test) -> None:
     row = [number(frame) for frame in sub.frames if frame.type == "event"]
     t.equal(row, list(range(end + waiting)), "the row of events", hint="the queue is first in, first out")
     opened = await t.must(second.opened(), requirement="SUB-01")
-    t.that(
-        opened is narrow.frames[-1] or opened.entry > sub.frames[-1].entry,
-        "open came too early",
-        frame=opened,
-    )
+    # Without a fence nobody knows whether the events were queued when the subscription was asked for.
+    behind = "fence" not in narrow.profiles or opened.entry > sub.frames[-1].entry
+    t.that(behind, "open came too early", frame=opened)
 
 
 @check("del/old-acks-are-ignored", covers="DEL-27", needs=["pubsub", "ack"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from holdfast_conformance.case import Test, check
 from holdfast_conformance.lives import tight_session
 from holdfast_conformance.logs import Row, cursor_of, numbers, opened, page, recovers, row
@@ -335,15 +337,16 @@ async def paging_back_from_open(t: Test) -> None:
     """Paging back from `open.cursor` under load, plus what the subscription gets, is every event once."""
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
     written = await row(t, bob, 7)
-    t.nursery.start_soon(publish_on, t, written)
-    sub = await alice.subscribe(written.channel)
-    back: list[object] = []
-    place, more = cursor_of(opened(sub), "HIS-02"), True
-    while more and len(back) < 100:
-        read = await page(alice, written.channel, before=place, limit=2)
-        back = numbers(read) + back
-        more = read.more is True and bool(read.events)
-        place = read.start if read.events else place
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publish_on, t, written)
+        sub = await alice.subscribe(written.channel)
+        back: list[object] = []
+        place, more = cursor_of(opened(sub), "HIS-02"), True
+        while more and len(back) < 100:
+            read = await page(alice, written.channel, before=place, limit=2)
+            back = numbers(read) + back
+            more = read.more is True and bool(read.events)
+            place = read.start if read.events else place
     await t.until(alice, reached(sub, 26), "the newest event", requirement="SUB-05")
     t.equal(back, list(range(len(back))), "the events of the pages")
     account(t, alice.frames, sub, 27, first=len(back), hole="HIS-23", hint="neither a hole nor an overlap")
