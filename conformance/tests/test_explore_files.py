@@ -185,7 +185,7 @@ def test_words() -> None:
     """A plan reads as sentences, a history as a diagram with a lane for each client and the server."""
     assert steps(PLAN) == ["a (first): subscribes to channel 0", "b (second): publishes once to channel 0"]
     drawn = diagram(LOST, judge(LOST).found[0].rows)
-    assert drawn[0].split() == ["ms", "a", "b", "c", "server"]
+    assert drawn[0].split() == ["ms", "a", "b", "c", "n", "server"]
     assert sum("◀ proof" in line for line in drawn) == 2
     assert any("publish id 1" in line and "secret.1" in line for line in drawn)
 

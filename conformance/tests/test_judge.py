@@ -488,6 +488,47 @@ LEGAL = {
         a got event id=2 t=b.1
         a fence
     """,
+    "tried again by nobody in another session": """
+        n join
+        b join
+        b listen 1 x
+        n publish 1 x n.1 dedupe=k
+        b got event id=1 t=n.1
+        n abort
+        n join
+        n publish 1 x n.1 dedupe=k
+        b got event id=1 t=n.1
+        b fence
+    """,
+    "cancelled between a ping and its pong": """
+        a join
+        b join
+        a listen 1 x
+        b publish 1 x b.1
+        a sent ping t=p
+        a sent cancel of=1
+        a got result id=1
+        a got pong t=p
+    """,
+    "two gaps, and one event that only the first can stand for": """
+        a join
+        b join
+        c join
+        a listen 1 x
+        c call publish 1 channel=x t=c.1
+        b publish 1 x b.1
+        b publish 2 x b.2
+        b publish 3 x b.3
+        b publish 4 x b.4
+        a got event id=1 t=b.1
+        a got gap id=1 reason=expired missed=1
+        a got event id=1 t=b.3
+        a got gap id=1 reason=expired missed=1
+        a got event id=1 t=b.4
+        c got result id=1
+        c return 1 ok
+        a fence
+    """,
     "lost with its session, and nothing recovers": """
         a join
         b join

@@ -63,7 +63,7 @@ class Reading:
             "calm": self._calm,
             "plan": lambda i, row: None,
         }
-        for i, row in enumerate(self._rows):
+        for i, row in enumerate(self._rows):  # most of the time goes into fetching rows from memory
             turns[row["what"]](i, row)
         facts = self.facts
         exchanges = [exchange for life in facts.lives for exchange in life.exchanges.values()]
@@ -191,14 +191,12 @@ class Reading:
 
     def _frame(self, i: int, row: Row) -> None:
         said, conn = row["said"], self._conns[row["conn"]]
-        type = said["type"]
+        type, id, life = said["type"], said.get("id"), conn.life
         if type == "welcome":
             self._welcome(i, row["at"], said, conn)
             return
-        life = conn.life
         if life is None or life.broken:
             return
-        id = said.get("id")
         if id is None:
             if type == "pong" and "held" not in said:
                 sent = conn.pings.pop(said.get("t", ""), None)
@@ -236,7 +234,8 @@ class Reading:
             self._gap(i, said, exchange)
         elif type == "result" or type == "error":
             exchange.ended = i
-            self._terminal(i, row["at"], type, said, exchange)
+            if type == "result":
+                self._result(i, row, said, exchange)
 
     def _welcome(self, i: int, at: float, said: Said, conn: Connection) -> None:
         lives = self._lives.setdefault(conn.client, [])
@@ -355,7 +354,7 @@ class Reading:
     def _name_event(self, channel: str, cursor: str, event: Publish, i: int) -> None:
         """Remember the place just after an event; accuse when its cursor stands for another event already."""
         named = self.facts.cursors[channel]
-        known = named.get(cursor)
+        known = named.setdefault(cursor, event)
         if known is event:
             return
         if isinstance(known, Publish):
@@ -427,11 +426,9 @@ class Reading:
         subscription.items.append(event)
         subscription.rows.append(i)
 
-    def _terminal(self, i: int, at: float, type: str, said: Said, exchange: Exchange) -> None:
-        if type != "result":
-            return
+    def _result(self, i: int, row: Row, said: Said, exchange: Exchange) -> None:
         life, sent, data = exchange.life, exchange.sent, said.get("data")
-        if at > life.expires:
+        if life.expires < float("inf") and row["at"] > life.expires:
             late = self._rows[exchange.call]["at"] - life.expires
             if late > EXPIRY_SLACK:
                 message = f"{life.name} was served {late:.1f} s after its identity expired"
@@ -442,7 +439,7 @@ class Reading:
                 self._published(i, data, exchange)
         elif kind == "auth":
             expires = data.get("expires_in_ms") if isinstance(data, dict) else None
-            life.expires = at + expires / 1000 if isinstance(expires, int) else float("inf")
+            life.expires = row["at"] + expires / 1000 if isinstance(expires, int) else float("inf")
         elif kind == "history" and isinstance(data, dict):
             self.facts.pages.append((exchange, cast("dict[str, object]", data), i))
             self._counts["pages"] += 1
