@@ -37,6 +37,7 @@ __all__ = [
     "fill",
     "narrow_session",
     "overfill",
+    "pattern_over",
     "pour",
     "small_session",
     "unrated",
@@ -101,6 +102,14 @@ async def close_window(t: Test, narrow: Session, publisher: Session, channel: st
 def upcoming(t: Test, channel: str, data: object = None) -> Emitted:
     """Return an event that the check is about to cause in its own way, with a unique payload by default."""
     return Emitted(channel, t.payload() if data is None else data, t.now(), len(t.journal))
+
+
+def pattern_over(one: str, other: str) -> str | None:
+    """Return a pattern that matches both channels, None when one has more segments than the other."""
+    pairs = list(zip(one.split("/"), other.split("/"), strict=False))
+    if one.count("/") != other.count("/"):
+        return None
+    return "/".join(a if a == b else "*" for a, b in pairs)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast_conformance.case import Test, check
 from holdfast_conformance.client import dumps
-from holdfast_conformance.traffic import account, pour, reached, upcoming
+from holdfast_conformance.traffic import account, pattern_over, pour, reached, upcoming
 
 
 @check("sub/echo-false-on-patterns", covers="SUB-15", needs=["pattern"])
@@ -116,11 +116,3 @@ async def pattern_hides_forbidden_channels(t: Test) -> None:
         narrow, lambda: bool(only.frames), "an answer to a pattern that matches only what is forbidden"
     )
     t.note(f"a pattern that matches only what is forbidden is answered with {only.frames[0]}")
-
-
-def pattern_over(one: str, other: str) -> str | None:
-    """Return a pattern that matches both channels, None when one has more segments than the other."""
-    pairs = list(zip(one.split("/"), other.split("/"), strict=False))
-    if one.count("/") != other.count("/"):
-        return None
-    return "/".join(a if a == b else "*" for a, b in pairs)
