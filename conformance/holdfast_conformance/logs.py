@@ -97,17 +97,22 @@ async def row(
     *,
     channel: str | None = None,
     size: int = 0,
+    more: int = 0,
     by: Session | None = None,
 ) -> Row:
     """Publish numbered events to a fresh channel and return their cursors, as `reader` got them.
 
     Args:
         size: characters of `pad` in each event.
+        more: how many events the check will add, with which the log has to hold the row as well; another
+            channel has to show that it does.
         by: who publishes; default: a session of its own.
 
     Raises:
         Unverified: the channel has no log, or one that does not hold so many events.
     """
+    if more:
+        await row(t, reader, count + more, size=size)
     channel = channel or t.channel()
     publisher = by or await t.session(name="publisher")
     watch = await reader.subscribe(channel)

@@ -63,7 +63,7 @@ async def gap_names_its_end(t: Test) -> None:
     bob = await t.session(name="bob")
     if narrow.limit("max_frame") < 2 * SMALL:
         raise t.unverified("max_frame is so small that no client can ask for less")
-    written = await row(t, bob, 1)
+    written = await row(t, bob, 1, more=3)
     live = await narrow.subscribe(written.channel)
     await pour(t, bob, written.channel, 1, first=1, size=SMALL + 100)
     await pour(t, bob, written.channel, 2, first=2)
@@ -84,7 +84,7 @@ async def gap_names_its_end(t: Test) -> None:
 async def echo_in_recovery(t: Test) -> None:
     """What a session published with `echo:false` is not recovered in that session, and is in any other."""
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
-    written = await row(t, bob, 1)
+    written = await row(t, bob, 1, more=2)
     await alice.publish(written.channel, {"n": 1}, echo=False)
     await pour(t, alice, written.channel, 1, first=2)
     own, other = await recovers(t, alice, written, 0), await recovers(t, bob, written, 0)

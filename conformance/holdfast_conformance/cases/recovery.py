@@ -73,7 +73,7 @@ async def since_any_place(t: Test) -> None:
     """`since` any place of the log gives exactly what followed, `since` the newest event nothing old."""
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
     many = min(5, alice.limit("max_subscriptions") - 2)
-    written = await row(t, alice, many)
+    written = await row(t, alice, many, more=2)
     subs = [await recovers(t, alice, written, n) for n in range(many + 1)]
     place = cursor_of(opened(subs[1]), "HIS-02")
     await pour(t, bob, written.channel, 2, first=many)
@@ -107,7 +107,7 @@ async def published_meanwhile(t: Test) -> None:
         await t.until(alice, reached(sub, end - 1), "the last event", requirement="HIS-05")
         account(t, alice.frames, sub, end, hole="HIS-05", hint=hint)
         await alice.cancel(sub)
-    written = await row(t, bob, 20)
+    written = await row(t, bob, 20, more=40)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pour_singly, t, bob, written.channel, 20, 60)
         subs = []
@@ -130,7 +130,7 @@ async def recovery_behind_a_window(t: Test) -> None:
     """A recovery that the window holds up goes on with each ack, and meets what was published meanwhile."""
     alice = await t.session(name="alice", acks=False, hello={"limits": {"window": 3}})
     bob = await t.session(name="bob")
-    written = await row(t, bob, 6)
+    written = await row(t, bob, 6, more=6)
     sub = await recovers(t, alice, written, 0)
     end = 6
     for _ in range(5):
@@ -152,7 +152,7 @@ async def long_recovery(t: Test) -> None:
     """More events than fit into the queue are recovered without a gap."""
     tight, bob = await tight_session(t), await t.session(name="bob")
     count = tight.limit("queue") + tight.limit("queue") // 2 + 20
-    written = await row(t, bob, count)
+    written = await row(t, bob, count, more=2)
     sub = await recovers(t, tight, written, 0)
     await pour(t, bob, written.channel, 2, first=count)
     await t.until(tight, arrived(sub, count + 1), "the newest event", requirement="HIS-06")
@@ -166,7 +166,7 @@ async def cut_amid_recovery(t: Test) -> None:
     """A recovery that is cut twice goes on with each resume where it was."""
     session = await t.session(name="alice", hello={"limits": {"window": 4}})
     bob = await t.session(name="bob")
-    written = await row(t, bob, 30)
+    written = await row(t, bob, 30, more=2)
     sub = await recovers(t, session, written, 0)
     for n in (5, 17):
         await t.until(session, reached(sub, n), f"event {n}", requirement="HIS-05")
@@ -334,7 +334,7 @@ async def last(t: Test) -> None:
     """`last` gives the newest events of the log, or all of them; open.cursor is just before the first."""
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
     for wanted in (1, 3, 5, 1000):
-        written = await row(t, bob, 5)
+        written = await row(t, bob, 5, more=2)
         sub = await alice.subscribe(written.channel, last=wanted)
         await pour(t, bob, written.channel, 2, first=5)
         await t.until(alice, reached(sub, 6), "the live event", requirement="SUB-05")
