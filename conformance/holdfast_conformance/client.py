@@ -95,6 +95,7 @@ class Peer:
         name: how the timeline calls it.
         frames: every message received so far, oldest first.
         closure: how the connection ended, None while it lives.
+        left_at: when its end began: we said goodbye, or it was over. None while nothing of the kind happened.
         pongs: payloads of the WebSocket pongs received.
         finished: set once the stream itself is over, which may be later than `closure`.
         after_close: messages that followed the target's close frame, in bytes.
@@ -118,6 +119,7 @@ class Peer:
         self.clock = clock
         self.frames: list[Frame] = []
         self.closure: Closure | None = None
+        self.left_at: float | None = None
         self.finished = trio.Event()
         self.pongs: list[bytes] = []
         self.after_close = bytearray()
@@ -270,10 +272,12 @@ class Peer:
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Send a close frame; the target's answer ends up in `closure`."""
+        self._leaves()
         await self.send_frame(Opcode.CLOSE, close_payload(code, reason))
 
     async def half_close(self) -> None:
         """Close our sending direction (FIN) and keep reading."""
+        self._leaves()
         self._journal.add(self.name, "·", "half-closed")
         if not isinstance(self._stream, trio.abc.HalfCloseableStream):
             raise AuthorError("half_close needs a stream without TLS")
@@ -520,7 +524,12 @@ class Peer:
             code = None if event.code == 1005 else int(event.code)
             self._nursery.start_soon(self._write, encode(Opcode.CLOSE, close_payload(code)))
 
+    def _leaves(self) -> None:
+        if self.left_at is None:
+            self.left_at = trio.current_time()
+
     def _end(self, closure: Closure) -> None:
+        self._leaves()
         if self.closure is None:
             self.closure = closure
             if closure.how in ("eof", "reset"):

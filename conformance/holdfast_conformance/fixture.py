@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .bench import Bench
     from .case import Check
     from .client import Response
+    from .expect import Frame
     from .target import Identity
 
 __all__ = ["Fixture"]
@@ -207,12 +208,31 @@ class Fixture:
         resumed.ready(welcome)
         outcome = "resumed" if welcome.get("resumed") is True else "refused"
         if expect not in (outcome, "either"):
+            if expect == "resumed":
+                self.kept_until_now(earlier, welcome)
             why = dumps(welcome.get("resume_error")) if outcome == "refused" else "`resumed` is true"
             raise Failure(f"expected the session to be {expect}; it was {outcome}: {why}", frame=welcome)
         last_id = welcome.get("last_id")
         if resend and outcome == "resumed" and isinstance(last_id, int):
             await resumed.pipeline(*(e.sent for e in resumed.exchanges if cast("int", e.id) > last_id))
         return resumed
+
+    def kept_until_now(self, earlier: Session, welcome: Frame) -> None:
+        """Look at the answer to a resume that should not have found the session gone.
+
+        Raises:
+            Unverified: it was refused as gone, and may have been suspended for all of `resume_ms`.
+        """
+        error = welcome.get("resume_error")
+        code = error.get("code") if isinstance(error, dict) else None
+        if code not in ("not_found", "expired") or earlier.left_at is None:
+            return
+        kept = earlier.limit("resume_ms") / 1000
+        # The server may have noticed the end earlier than we did.
+        if welcome.at - earlier.left_at + self.bench.clock.rtt.p99 >= kept:
+            raise Unverified(
+                f"resume_ms is {kept:g} s; the session was suspended for so long before it resumed"
+            )
 
     async def _unwelcomed(
         self, identity: str | None, name: str | None, receive_buffer: int | None

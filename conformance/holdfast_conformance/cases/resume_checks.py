@@ -79,6 +79,7 @@ async def unknown_session(t: Test) -> None:
     await t.must(sub.gets(await t.emit(channel)), requirement="RES-26", hint="no further hello is needed")
     await fresh.cut()
     again = await t.resume(fresh, expect="either")
+    t.kept_until_now(fresh, again.welcome)
     t.equal(
         again.welcome.get("resumed"),
         True,
@@ -215,6 +216,7 @@ async def ended_session(t: Test) -> None:
     fresh = await t.resume(alice, expect="either")
     is_refused(t, fresh, alice, "ended", "not_found", last_id=2)
     await t.alive(fresh, requirement="RES-26")
+    t.kept_until_now(alice, fresh.welcome)
     t.that(
         resume_error(fresh).get("code") == "ended",
         "nothing is known any more of a session that ended just now",

@@ -156,6 +156,7 @@ async def kept_after_drain(t: Test) -> None:
 async def is_kept(t: Test, alice: Session, what: str, *, requirement: str = "RES-05") -> None:
     """Assert that a session can be resumed; `what` says how its connection ended."""
     new = await t.resume(alice, expect="either")
+    t.kept_until_now(alice, new.welcome)
     t.that(
         new.welcome.get("resumed") is True,
         f"the session was lost ({resume_error(new).get('code')}) although {what}",
