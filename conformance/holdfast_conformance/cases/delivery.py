@@ -336,6 +336,8 @@ async def ping_overtakes_without_fence(t: Test) -> None:
     """Without profile fence a pong does not wait for the events that are queued before it."""
     slow, publisher = await small_session(t, profiles=("pubsub",)), await t.session(name="publisher")
     witness = await t.session(name="witness")
+    if slow.limit("queue") < 4:
+        raise t.unverified("the queue is so short that hardly anything waits that a pong could overtake")
     channel, marker = t.channel(), t.channel()
     sub = await slow.subscribe(channel)
     await witness.subscribe(marker)
