@@ -14,7 +14,7 @@ import trio
 from .bench import PROFILES
 from .case import Check, Failure, Frame, Session, Test
 from .clock import Rtt
-from .expect import StalledError
+from .expect import StalledError, Unverified
 from .trial import conduct
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ PINGS = 20
 MAX_SEQ = 2**53 - 1
 """A number that no session reaches."""
 
+UNHEARD = 4304
+"""The close code for a client that shows no life."""
 
 TOO_BUSY = "this process cannot keep up: the machine stalls, or the target floods it"
 
@@ -159,8 +161,17 @@ async def autopsy(test: Test, session: Session) -> None:
 
     Raises:
         Failure: something reached it, or it was disconnected.
+        Unverified: it was given up for dead while our own process stood still.
     """
     if session.closure is not None:
+        if session.closure.code == UNHEARD and session.left_at is not None:
+            beat = session.welcome.get("heartbeat")
+            patience = beat.get("timeout_ms") if isinstance(beat, dict) else None
+            begin = session.left_at - (patience if isinstance(patience, int) else 0) / 1000
+            if test.bench.clock.stalled(begin, session.left_at):
+                raise Unverified(
+                    "this machine stalled, and so nobody answered the canary's heartbeat in time"
+                )
         raise Failure(f"the canary's connection was {session.closure}", requirement="SEC-09")
     await session.ping()
     for frame in session.frames:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from holdfast_conformance import probe
+from holdfast_conformance.client import Closure
+from holdfast_conformance.clock import Clock
 from holdfast_conformance.runner import Options
 from holdfast_conformance.target import Identity, Method, Target
 from holdfast_conformance.verdict import RunVerdict, Verdict
@@ -14,7 +16,7 @@ from tests.fake import Fake
 from tests.harness import define, judge, only
 
 if TYPE_CHECKING:
-    from holdfast_conformance.case import Test
+    from holdfast_conformance.case import Session, Test
 
 
 ECHO = Target(source="fake", methods={"echo": Method("conf.echo")})
@@ -411,6 +413,23 @@ def test_the_canary_notices_crosstalk() -> None:
     assert (result.verdict, result.requirement) == (Verdict.FAIL, "SEC-10")
     report = judge(Fake(), [define(emits)])
     assert only(report, "sec/canary-is-undisturbed").verdict is Verdict.PASS
+
+
+def test_a_canary_that_a_stall_has_killed_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever did not run cannot answer heartbeats; the same close without a stall is a failure."""
+    canary = probe.canary
+
+    async def given_up(test: Test) -> Session:
+        session = await canary(test)
+        session._end(Closure("frame", 4304))
+        return session
+
+    monkeypatch.setattr(probe, "canary", given_up)
+    result = only(judge(Fake(), [define(echoes)], target=ECHO), probe.CANARY.id)
+    assert (result.verdict, result.requirement) == (Verdict.FAIL, "SEC-09")
+    monkeypatch.setattr(Clock, "stalled", lambda *_: True)
+    result = only(judge(Fake(), [define(echoes)], target=ECHO), probe.CANARY.id)
+    assert result.verdict is Verdict.UNVERIFIED
 
 
 def test_ambient_rules_judge_every_check() -> None:
