@@ -34,6 +34,8 @@ SHRUNK = 3
 UNREACHABLE = 3
 """Performances in a row in which nobody got in, after which the target is taken for lost."""
 
+OURS = "this is a fault of holdfast: please report it"
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -74,6 +76,7 @@ class Exploration:
         order: the strongest order that explains every history.
         found: by kind and requirement.
         unfinished: performances that came to no end, or in which a client was not let in any more.
+        shut: why nobody got in, for each of the last performances in a row in which that was so.
         problem, hint: why it says nothing about the target, and what to do.
     """
 
@@ -88,6 +91,7 @@ class Exploration:
     order: str = "total"
     found: dict[tuple[str, str], Found] = field(default_factory=dict)
     unfinished: int = 0
+    shut: list[str] = field(default_factory=list)
     problem: str = ""
     hint: str = ""
     stopped: str = ""
@@ -113,7 +117,7 @@ class Exploration:
             return RunVerdict.NON_CONFORMANT
         if self.problem or self.stopped == "interrupted":
             return RunVerdict.INCONCLUSIVE
-        return RunVerdict.PARTIAL if "unknown" in verdicts else RunVerdict.CONFORMANT
+        return RunVerdict.PARTIAL if "unknown" in verdicts or self.unfinished else RunVerdict.CONFORMANT
 
     @property
     def exit_code(self) -> int:
@@ -132,6 +136,10 @@ class Exploration:
         self.profiles |= judgement.profiles
         self.order = min(self.order, judgement.order, key=ORDERS.index)
         self.unfinished += bool(performance.problem)
+        if judgement.counts.get("sessions"):
+            self.shut.clear()
+        else:
+            self.shut.append(performance.problem)
         new = []
         for key, anomaly in {(a.kind, a.requirement): a for a in reversed(judgement.found)}.items():
             if key in self.found:
@@ -202,10 +210,12 @@ async def replay(
             endpoint, launched = reached
             stop = stop or trio.CancelScope()
             with stop:
-                for _ in range(times):
+                while len(performances) < times and not exploration.problem:
                     performances.append(await perform(plan, target, endpoint))
                     exploration.add(performances[-1])
-                    _lost(exploration, performances[-1], launched)
+                    _lost(exploration, launched, performances[-1].crash, most=1)
+                if not exploration.problem:
+                    await _left(exploration, target, endpoint, launched)
             if stop.cancelled_caught:
                 exploration.stopped = "interrupted"
     return exploration, performances
@@ -255,20 +265,38 @@ async def _many(
             begun += 1
             performance = await perform(next(supply), target, endpoint)
             progress.performed(exploration, exploration.add(performance))
-            _lost(exploration, performance, launched)
+            _lost(exploration, launched, performance.crash, most=UNREACHABLE)
 
     async with trio.open_nursery() as nursery:
         for _ in range(options.jobs):
             nursery.start_soon(job)
+    if not exploration.problem:
+        await _left(exploration, target, endpoint, launched)
 
 
-def _lost(exploration: Exploration, performance: Performance, launched: Launched | None) -> None:
-    """Notice that the target is gone: its process has ended, or it lets nobody in any more."""
+def _lost(exploration: Exploration, launched: Launched | None, crash: str = "", *, most: int) -> None:
+    """Notice that nothing more can be learned: we failed, the target has died, or it lets nobody in."""
     died = launched.died if launched is not None else ""
-    nobody = exploration.unfinished >= UNREACHABLE and exploration.unfinished == exploration.plans
-    if died or nobody:
-        exploration.problem = f"the target {died}" if died else f"nobody gets in: {performance.problem}"
-        exploration.hint = "see its log" if died else "does it admit the identities of the target file?"
+    if crash:
+        exploration.problem, exploration.hint = crash, OURS
+    elif died:
+        exploration.problem, exploration.hint = f"the target {died}", "see its log"
+    elif len(exploration.shut) >= most:
+        exploration.problem = f"nobody gets in: {exploration.shut[-1]}"
+        exploration.hint = "is it still there, and does it admit the identities of the target file?"
+
+
+async def _left(
+    exploration: Exploration, target: Target, endpoint: Endpoint, launched: Launched | None
+) -> None:
+    """See at the end whether a target that did not finish everything is still there."""
+    _lost(exploration, launched, most=1)
+    if exploration.unfinished and not exploration.problem:
+        try:
+            await trio.aclose_forcefully(await endpoint.stream())
+        except DialError as error:
+            exploration.problem = target.mask(f"the target is gone: {error}")
+            exploration.hint = error.hint
 
 
 async def _small(

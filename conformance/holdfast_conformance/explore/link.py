@@ -104,6 +104,7 @@ class Link:
         self._silent = False  # nothing is written any more on this connection
         self._rate = 0.0
         self._dedupe_ms = 0
+        self._why = ""  # it was not let in the last time
 
     # What clients of a plan can do
 
@@ -222,11 +223,11 @@ class Link:
             try:
                 if await self._dial(fresh, read=True, over=over):
                     return
-            except DialError:
-                pass  # the target may be full, or busy: it is asked again
+            except DialError as error:
+                self._why = str(error)  # the target may be full, or busy: it is asked again
             await trio.sleep(BACKOFF * 2**tried)
             over = over and self.up  # then nothing may be written on it while a hello is under way
-        raise Gone(f"{self.name} does not get in")
+        raise Gone(f"{self.name} does not get in: {self._why}")
 
     async def _dial(self, fresh: bool, *, read: bool, over: bool = False) -> bool:
         scene, identity = self._scene, self._identity
@@ -235,6 +236,7 @@ class Link:
         try:
             response, trailing = await scene.endpoint.handshake(stream, headers=headers)
             if response.status != 101:
+                self._why = f"the answer to the handshake was {response.status}"
                 await trio.aclose_forcefully(stream)
                 return False
         except BaseException:
@@ -285,12 +287,14 @@ class Link:
         with trio.move_on_after(scene.patience):
             while not peer.frames and peer.closure is None:
                 await peer.arrival()
-        if not peer.frames or peer.frames[0].type != "welcome":
+        welcome = peer.frames[0].body if peer.frames else {}
+        if welcome.get("type") != "welcome" or schemas.fault(welcome) is not None:
+            self._why = f"no good welcome, {peer.closure or 'and the connection is open'}"
             self._ended(peer, conn)
             await peer.leave()
             return False
         self._peer, self._conn = peer, conn
-        self._welcomed(peer.frames[0].body, shown)
+        self._welcomed(welcome, shown)
         scene.nursery.start_soon(self._listen, peer, conn)
         if old is not None and old.closure is None:
             scene.nursery.start_soon(_leave_later, old)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
+from ..trial import described, first
 from .actor import Actor
 from .anomalies import Anomaly
 from .history import Recorder, validate
@@ -34,6 +35,7 @@ class Performance:
         rows: the history.
         judgement: what the history proves, the rules of each frame included.
         problem: why it is incomplete: a client that was not let in, or no end; "" when it is complete.
+        crash: how the suite itself failed; then the history was not judged.
     """
 
     plan: Plan
@@ -41,7 +43,7 @@ class Performance:
     judgement: Judgement
     problem: str = ""
     seconds: float = 0.0
-    texts: list[str] = field(default_factory=list)
+    crash: str = ""
 
 
 async def perform(plan: Plan, target: Target, endpoint: Endpoint) -> Performance:
@@ -52,12 +54,28 @@ async def perform(plan: Plan, target: Target, endpoint: Endpoint) -> Performance
         identity = cast(target, client)
         principals[client["name"]] = principal(identity, client["name"])
     recorder = Recorder(trio.current_time, principals)
+    performance = Performance(plan, recorder.rows, Judgement([], {}, set()))
     began = trio.current_time()
-    problem = f"it did not end within {LONGEST:g} s"
+    try:
+        broken = await _play(performance, target, endpoint, run, recorder)
+        validate(recorder.rows)
+        performance.judgement = judge(recorder.rows)
+        performance.judgement.found += broken
+    except Exception as error:  # whatever it is, it is ours and says nothing about the target
+        performance.crash = target.mask(f"the suite failed: {described(first(error))}")
+    performance.seconds = trio.current_time() - began
+    return performance
+
+
+async def _play(
+    performance: Performance, target: Target, endpoint: Endpoint, run: str, recorder: Recorder
+) -> list[Anomaly]:
+    """Let all clients act and settle; return what the rules of each frame have to say."""
+    performance.problem = f"it did not end within {LONGEST:g} s"
     with trio.move_on_after(LONGEST):
         async with trio.open_nursery() as nursery:
-            scene = Scene(target, endpoint, plan, run, recorder, nursery)
-            actors = [Actor(scene, client) for client in plan["clients"]]
+            scene = Scene(target, endpoint, performance.plan, run, recorder, nursery)
+            actors = [Actor(scene, client) for client in performance.plan["clients"]]
             for actor in actors:
                 nursery.start_soon(actor.link.write)
             for act in ("play", "answered", "proven", "ended"):
@@ -66,12 +84,9 @@ async def perform(plan: Plan, target: Target, endpoint: Endpoint) -> Performance
                         stage.start_soon(getattr(actor, act))
             for actor in actors:
                 await actor.link.leave()
-            problem = "; ".join(actor.gone for actor in actors if actor.gone)
+            performance.problem = target.mask("; ".join(actor.gone for actor in actors if actor.gone))
             nursery.cancel_scope.cancel()
-    validate(recorder.rows)
-    judgement = judge(recorder.rows)
-    judgement.found += [
+    return [
         Anomaly("broken-rule", rule, violations[0].message, (len(recorder.rows) - 1,), "integrity")
         for rule, violations in scene.ambient.violations.items()
     ]
-    return Performance(plan, recorder.rows, judgement, problem, trio.current_time() - began)

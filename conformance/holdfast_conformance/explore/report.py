@@ -89,8 +89,10 @@ def summary(exploration: Exploration) -> list[str]:
     """Return the table that ends an exploration."""
     counts = exploration.counts
     faults = ", ".join(f"{name} {count}" for name, count in _named(exploration, "fault:").items())
+    plans = f"{exploration.plans} in {exploration.seconds:.1f} s, seed {exploration.seed}"
+    unfinished = f", {exploration.unfinished} of them without an end" if exploration.unfinished else ""
     lines = [
-        f"  plans       {exploration.plans} in {exploration.seconds:.1f} s, seed {exploration.seed}",
+        f"  plans       {plans}{unfinished}",
         f"  calls       {counts['calls']}, of which {counts['publishes']} publish something",
         f"  deliveries  {counts['deliveries']} events, {counts['replies']} answers, {counts['gaps']} gaps",
         f"  sessions    {counts['sessions']}, {counts['resumes']} resumes, {counts['recoveries']} recoveries",
