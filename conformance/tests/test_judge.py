@@ -407,12 +407,12 @@ CASES = {
         a call request 1 method=echo
         a got result id=1
     """),
-    "blamed and honest": ("wrongly-closed", "RPC-05", PLAIN, """
+    "blamed and honest": ("wrongly-closed", "ERR-12", PLAIN, """
         a join
         !a end 4003
         =a end 4300
     """),
-    "blamed after a resume": ("wrongly-closed", "RES-27", ALL, """
+    "blamed after a resume": ("wrongly-closed", "ERR-12", ALL, """
         a join
         a abort
         a hello seq=0

@@ -198,7 +198,7 @@ KINDS = {
             "wrongly-closed",
             "The server closed or refused an honest client as if it had broken the protocol.",
             ("integrity",),
-            ("ERR-07", "RPC-05", "DEL-27", "RES-16", "RES-19", "RES-27"),
+            ("ERR-12", "RES-16", "RES-19"),
         ),
         Kind(
             "broken-rule",

@@ -19,15 +19,8 @@ __all__ = ["EXPIRY_SLACK", "Reading", "unique"]
 EXPIRY_SLACK = 0.5
 """Seconds by which a timer of the target may be late on a busy machine."""
 
-PROTOCOL_FAULTS = {
-    4000: "ERR-07",
-    4001: "ERR-07",
-    4002: "ERR-07",
-    4003: "RPC-05",
-    4004: "DEL-27",
-    4005: "ERR-07",
-}
-"""Close codes that blame the client, which is honest here, and the sentence that allows no such close."""
+CLIENT_AT_FAULT = frozenset(range(4000, 4100)) - {4008}
+"""Close codes that blame the client, which is honest here."""
 
 
 def unique(data: object) -> str | None:
@@ -180,9 +173,8 @@ class Reading:
     def _end(self, i: int, row: Row) -> None:
         conn = self._conns[row["conn"]]
         code = int(row["code"]) if row.get("code") else 0
-        if code in PROTOCOL_FAULTS:
-            sentence = "RES-27" if conn.resumed and code == 4003 else PROTOCOL_FAULTS[code]
-            self.accuse("wrongly-closed", sentence, f"{conn.client} was honest and was closed with {code}", i)
+        if code in CLIENT_AT_FAULT:
+            self.accuse("wrongly-closed", "ERR-12", f"{conn.client} was honest and was closed with {code}", i)
         life = conn.life or (conn.previous if conn.resume_seq is not None else None)
         if code == 4008 and life is not None and life.newest_conn == conn.number:
             self.accuse(
