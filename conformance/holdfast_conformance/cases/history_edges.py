@@ -37,6 +37,8 @@ async def large_event_backward(t: Test) -> None:
     bounds: dict[str, object] = {}
     for _ in range(3):
         read = await page(narrow, written.channel, limit=1, **bounds)
+        if not read.events and read.data.get("trimmed") is True:
+            raise t.unverified("the log of a channel does not hold three events")
         t.equal(len(read.events), 1, "the events on the page", frame=read.frame)
         seen += ["too_large"] if read.events[0].get("too_large") is True else numbers(read)
         bounds = {"before": read.start}
