@@ -5,8 +5,9 @@ operator decided. Each returns effects for the owner to carry out, in order; fra
 and `written`. The state is plain data: `copy` gives an independent twin, `key` a value that is equal for
 equal states.
 
-What a frame does to the session is in `intake.py`. What outlives a connection is its session: one that it began with itself, or one that it has resumed. The
-application answers to the session (`session.py`); which one that is, `resume.py` decides.
+What a frame does to the session is in `intake.py`. What outlives a connection is its session: one that it
+began with itself, or one that it has resumed. The application answers to the session (`session.py`); which
+one that is, `resume.py` decides.
 
 Only this file turns faults into frames and closes. What it refuses to know: bytes, sockets, clocks, who may
 do what (it asks the grant), and who else is connected.
@@ -288,7 +289,7 @@ class Connection(Intake):
         if end is not None:
             return self.close(_ENDS[end], end.value, end, now=now)
         if self.phase in _GREETED and now >= self._clock.ping_at():
-            self._clock.pinged = now
+            self._clock.ping(now)
             self._outgoing.urgent(b'{"type":"ping"}')
         return NOTHING
 

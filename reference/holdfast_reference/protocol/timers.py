@@ -22,13 +22,15 @@ NEVER: Final = float("inf")
 class Clock:
     """When things happened, and when others will.
 
-    `received`, `sent` and `pinged` are the last times; `hello_by`, `expires_at`, `move_at` (when a drained
-    client should move) and `drained_at` are the next ones, `NEVER` for none.
+    `received`, `sent` and `pinged` are the last times, `asked` that of the first ping since anything was
+    received; `hello_by`, `expires_at`, `move_at` (when a drained client should move) and `drained_at` are the
+    next ones, `NEVER` for none.
     """
 
     __slots__ = (
         "_interval",
         "_timeout",
+        "asked",
         "drained_at",
         "expires_at",
         "hello_by",
@@ -42,12 +44,25 @@ class Clock:
         self._interval = timers.heartbeat_interval_ms / 1000
         self._timeout = timers.heartbeat_timeout_ms / 1000
         self.received = self.sent = self.pinged = now
+        self.asked = -NEVER
         self.hello_by = now + timers.hello_ms / 1000
         self.expires_at = self.move_at = self.drained_at = NEVER
 
     def ping_at(self) -> float:
         """When the next ping is due: silence in either direction, but one ping per interval."""
         return max(min(self.sent, self.received), self.pinged) + self._interval
+
+    def ping(self, now: float) -> None:
+        """A ping is sent."""
+        self.pinged = now
+        if self.asked <= self.received:
+            self.asked = now
+
+    def _silence_at(self) -> float:
+        """When silence ends the connection. However late we are, the peer has been asked first."""
+        if self.asked <= self.received:
+            return NEVER
+        return max(self.received + self._interval, self.asked) + self._timeout
 
     def _ends(self, phase: Phase, *, auth_pending: bool) -> tuple[tuple[Input, float], ...]:
         """What can end the connection, and when; of several that are due the first counts."""
@@ -57,7 +72,7 @@ class Clock:
             (Input.DEADLINE, self.drained_at),
             # [SES-27]: an auth that was read in time is decided before its session can expire.
             (Input.EXPIRY, NEVER if auth_pending else self.expires_at),
-            (Input.SILENCE, self.received + self._interval + self._timeout),
+            (Input.SILENCE, self._silence_at()),
         )
 
     def deadline(self, phase: Phase, *, auth_pending: bool) -> float:

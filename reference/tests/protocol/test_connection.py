@@ -646,6 +646,25 @@ class TestTime:
         assert peer.closed == 4100
 
 
+class TestLateness:
+    def test_whoever_is_late_asks_before_it_closes(self) -> None:
+        """[SES-32] [SES-49]: the silence that nobody asked about is ours."""
+        peer = ready()
+        assert peer.at(1000) == [{"type": "ping"}]
+        peer.at(9.9)
+        assert peer.closed is None
+        peer.at(0.1)
+        assert peer.closed == 4304
+
+    def test_an_answer_to_a_late_ping_is_life(self) -> None:
+        peer = ready()
+        peer.at(1000)
+        peer.send({"type": "pong"})
+        peer.at(24.9)
+        assert (peer.closed, peer.core.deadline()) == (None, pytest.approx(peer.now + 0.1))
+        assert peer.at(0.1) == [{"type": "ping"}]
+
+
 class TestDrain:
     def test_running_work_goes_on_until_the_deadline(self) -> None:
         """[SES-38] [SES-40] [SES-41] [SES-42]."""
