@@ -193,6 +193,12 @@ def _(patch: Patch) -> None:
     _paging(patch, limit=lambda _, limit: (limit or 0) + 1)
 
 
+@mutant("his/short-pages", violates="HIS-45", killed_by=["his/after", "his/before"], says="events on")
+def _(patch: Patch) -> None:
+    """A page holds half of what it may."""
+    _paging(patch, limit=lambda _, limit: max(1, (limit or 0) // 2))
+
+
 @mutant("his/history-limit-ignored", violates="HIS-25", killed_by="his/page-limits", says="the newest events")
 def _(patch: Patch) -> None:
     """A page may be as long as the client likes."""

@@ -65,7 +65,7 @@ async def page_carries_enc(t: Test) -> None:
         place = read.end
 
 
-@check("his/after", covers=["HIS-22", "HIS-26", "HIS-25"], needs=["history"])
+@check("his/after", covers=["HIS-22", "HIS-26", "HIS-25", "HIS-45"], needs=["history"])
 async def after(t: Test) -> None:
     """A page `after` a place begins with the event that follows it; `more` tells whether others follow."""
     alice = await t.session(name="alice")
@@ -83,6 +83,7 @@ async def after(t: Test) -> None:
                 requirement="HIS-25",
             )
             due = list(range(place, min(5, place + limit)))
+            t.equal(len(read.events), len(due), f"events on {what}", frame=read.frame, requirement="HIS-45")
             t.equal(numbers(read), due, what, frame=read.frame)
             further = place + limit < 5
             t.equal(read.more, further, f"`more` of {what}", frame=read.frame, requirement="HIS-26")
@@ -93,7 +94,7 @@ async def after(t: Test) -> None:
                 )
 
 
-@check("his/before", covers=["HIS-23", "HIS-26", "HIS-25", "HIS-42"], needs=["history"])
+@check("his/before", covers=["HIS-23", "HIS-26", "HIS-25", "HIS-42", "HIS-45"], needs=["history"])
 async def before(t: Test) -> None:
     """A page `before` a place ends with the event that leads up to it; `more` tells whether others do."""
     alice = await t.session(name="alice")
@@ -111,6 +112,7 @@ async def before(t: Test) -> None:
                 requirement="HIS-25",
             )
             due = list(range(max(0, place - limit), place))
+            t.equal(len(read.events), len(due), f"events on {what}", frame=read.frame, requirement="HIS-45")
             t.equal(
                 numbers(read),
                 due,
