@@ -35,10 +35,12 @@ __all__ = [
     "bounded_memory",
     "close_window",
     "fill",
+    "fits",
     "narrow_session",
     "overfill",
     "pattern_over",
     "pour",
+    "roomy",
     "small_session",
     "unrated",
     "upcoming",
@@ -209,6 +211,19 @@ async def pour(
         if stalled is not None:
             await stalled.send({"type": "pong"})
         await all_end(publisher, [publisher.exchange(frame) for frame in frames], since=since)
+
+
+def fits(subscription: Exchange, events: int) -> bool:
+    """Return whether a subscription has a log, or its session queues so many events before one is lost."""
+    logged = any(frame.type == "open" and "cursor" in frame.body for frame in subscription.frames)
+    return logged or subscription.session.limit("queue") >= events
+
+
+def roomy(t: Test, subscription: Exchange, events: int) -> None:
+    """Raise Unverified when so many events at once may be too many for the session of a subscription."""
+    if not fits(subscription, events):
+        queue = subscription.session.limit("queue")
+        raise t.unverified(f"the queue of {queue} may lose one of {events} events although the client reads")
 
 
 def overfill(t: Test, slow: Session, publisher: Session) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast_conformance.case import Exchange, Session, Test, check
-from holdfast_conformance.traffic import number, script, upcoming
+from holdfast_conformance.traffic import number, roomy, script, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +122,7 @@ async def bad_stream_step_runs_nothing(t: Test) -> None:
 async def steps_in_order(t: Test) -> None:
     """The steps take effect in their order: events before and behind a wait."""
     alice, sub, channel = await listening(t)
+    roomy(t, sub, 6)
     one, two, three = t.payload(), t.payload(), t.payload()
     call = await alice.run(
         ["emit", channel, one],

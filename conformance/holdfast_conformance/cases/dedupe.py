@@ -162,7 +162,7 @@ async def two_at_once_with_a_key(t: Test) -> None:
         ]
         fresh = [answer for answer in answers if not is_duplicate(answer)]
         for answer in fresh[1:]:
-            message = "more than one publish was no duplicate"
+            message = f"there are {len(fresh)} publishes that were no duplicate"
             counts(t, alice, answer, begin, message=message, requirement="HIS-39")
         t.equal(len(fresh), 1, "the number of publishes that were no duplicate", frame=answers[0])
         expected.append(payload)

@@ -14,6 +14,7 @@ from holdfast_conformance.traffic import (
     overfill,
     pour,
     reached,
+    roomy,
     script,
     small_session,
     upcoming,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SMALL = 4096
 """The least `max_frame` that a client may ask for."""
+
+SUBSCRIBERS = 8
+"""Subscriptions that open amid a stream of events."""
 
 PINGS = 100
 """Round trips in which the acks of a client have surely opened its window."""
@@ -38,10 +42,11 @@ async def unbroken_run(t: Test) -> None:
     alice, publisher = await t.session(name="alice"), await t.session(name="publisher")
     channel, total = t.channel(), 300
     keeper = await alice.subscribe(channel)
+    roomy(t, keeper, SUBSCRIBERS + 1)
     subs: list[Exchange] = []
 
     async def come() -> None:
-        for n in range(min(8, alice.limit("max_subscriptions") - 1)):
+        for n in range(min(SUBSCRIBERS, alice.limit("max_subscriptions") - 1)):
             await t.until(alice, reached(keeper, total * n // 10), "events")
             subs.append(await alice.subscribe(channel))
 
@@ -259,6 +264,7 @@ async def fence_follows_events(t: Test) -> None:
     alice, bob = await t.session(name="alice"), await t.session(name="bob")
     channel = t.channel()
     subs = [await alice.subscribe(channel) for _ in range(3)]
+    roomy(t, subs[0], len(subs))
     for _ in range(20):
         event = await t.emit(channel, by=bob)  # it has taken effect before the ping is sent
         pong = await proof(t, alice, await alice.ping())
@@ -273,6 +279,7 @@ async def fence_follows_own_publishes(t: Test) -> None:
     subs = [await alice.subscribe(channel), await alice.subscribe(channel)]
     if "pattern" in alice.profiles:
         subs.append(await alice.subscribe(pattern=f"{channel}/*"))
+    roomy(t, subs[0], len(subs))
     many = max(1, min(20, alice.limit("max_inflight"), alice.limit("queue") // len(subs)))
     for round in range(5):
         events = [upcoming(t, channel) for _ in range(many)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast_conformance.case import Test, check
 from holdfast_conformance.client import dumps
-from holdfast_conformance.traffic import account, pattern_over, pour, reached, upcoming
+from holdfast_conformance.traffic import account, pattern_over, pour, reached, roomy, upcoming
 
 
 @check("sub/echo-false-on-patterns", covers="SUB-15", needs=["pattern"])
@@ -52,6 +52,7 @@ async def pattern_and_channel_overlap(t: Test) -> None:
     base, total = t.channel(), 30
     patterns = [f"{base}/*", f"{base}/*", f"{base}/**"][: alice.limit("max_subscriptions") - 1]
     subs = [await alice.subscribe(pattern=pattern) for pattern in patterns]
+    roomy(t, subs[0], len(subs) + 1)
     subs.append(await alice.subscribe(f"{base}/a"))
     await pour(t, publisher, f"{base}/a", total)
     for sub in subs:

@@ -300,7 +300,7 @@ async def frames_apply_in_order(t: Test) -> None:
     alice = await t.session()
     channel = t.channel()
     sub = await alice.subscribe(channel)
-    pairs = max(1, min(20, alice.limit("max_inflight") // 2))
+    pairs = max(1, min(20, alice.limit("max_inflight") // 2, alice.limit("queue")))
     values = [t.payload() for _ in range(pairs)]
     frames = [
         frame

@@ -8,7 +8,7 @@ import trio
 
 from holdfast_conformance.case import Exchange, Session, Test, check
 from holdfast_conformance.client import dumps
-from holdfast_conformance.traffic import account, all_end, number, pour, reached, unrated, upcoming
+from holdfast_conformance.traffic import account, all_end, number, pour, reached, roomy, unrated, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,7 @@ async def publish_after_open_is_seen(t: Test) -> None:
         early = publisher.frame("publish", channel=channel, data=t.payload())
         await publisher.send(early)  # races with the subscribe
         sub = await alice.subscribe(channel)
+        roomy(t, sub, 2)
         event = await t.emit(channel, by=publisher)
         await t.must(sub.gets(event), hint="register the subscription before you queue its `open`")
         await publisher.exchange(early).result()
@@ -118,6 +119,7 @@ async def one_order_for_all(t: Test) -> None:
     channel, each = t.channel(), 40
     subs = [await reader.subscribe(channel) for reader in readers]
     subs.append(await readers[-1].subscribe(channel))
+    roomy(t, subs[-1], 2 * len(publishers))
     rows = {publisher.name: [t.payload() for _ in range(each)] for publisher in publishers}
 
     async def publish(publisher: Session) -> None:

@@ -11,7 +11,7 @@ from holdfast_conformance.client import dumps
 from holdfast_conformance.expect import StalledError
 from holdfast_conformance.frames import Opcode, encode
 from holdfast_conformance.lives import ask
-from holdfast_conformance.traffic import RECEIVE_BUFFER, Push, account, pour, reached, upcoming
+from holdfast_conformance.traffic import RECEIVE_BUFFER, Push, account, pour, reached, roomy, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,7 +117,7 @@ async def unread_input_dies(t: Test) -> None:
     alice = await t.session(name="alice", receive_buffer=RECEIVE_BUFFER)
     bob = await t.session(name="bob")
     channel = t.channel()
-    await bob.subscribe(channel)
+    roomy(t, await bob.subscribe(channel), 4)
     await t.control(bob.gets(await t.emit(channel)))
     ghosts = [upcoming(t, channel) for _ in range(min(3, alice.limit("max_inflight")))]
     frames = [alice.frame("publish", channel=channel, data=ghost.data) for ghost in ghosts]
@@ -140,8 +140,9 @@ async def racing_requests(t: Test) -> None:
     """A frame that races with a takeover runs at most once, and `last_id` tells whether it did."""
     session, bob = await t.session(name="alice"), await t.session(name="bob")
     channel = t.channel()
-    await bob.subscribe(channel)
+    sub = await bob.subscribe(channel)
     many = max(1, min(6, session.limit("max_inflight") // 2))
+    roomy(t, sub, many + 1)
     for round in range(8):
         frames = [session.frame("publish", channel=channel, data=t.payload()) for _ in range(many)]
         async with trio.open_nursery() as nursery:
