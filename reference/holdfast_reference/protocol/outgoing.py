@@ -185,7 +185,9 @@ class Outgoing:
         counts, limits = self.counts, self._limits
         full = counts[EVENT] >= limits.queue or self._event_bytes + size > limits.queue_bytes
         if full and not lossy and not self.blocked:
-            return False
+            if counts[EVENT]:
+                return False
+            full = False  # it alone is more than the queue may hold, and leaves at once
         self._queue.append((EVENT, id, head, tail, position))
         counts[EVENT] += 1
         self.size += size

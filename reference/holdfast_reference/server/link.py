@@ -97,6 +97,7 @@ class Link:
         "_unsent",
         "_upgrade",
         "aborted",
+        "batches",
         "core",
         "dirty",
         "look_at",
@@ -119,6 +120,7 @@ class Link:
         self._resume: trio.Event | None = None  # the reader waits for this when it may not read
         self._controls: list[bytes] = []  # WebSocket frames to write before the next messages
         self._unsent = b""  # what the socket did not take; the writer's
+        self.batches = 0  # how often everything that was peeked was sent
         self.writing = False  # the socket is full, and the writer waits for it
         self._final: bytes | None = None  # the close frame, until it is handed to the socket
         self._peer_closed = False
@@ -352,6 +354,7 @@ class Link:
                 self._keep_rest(texts, data, sent, now)
                 return False
             self._controls.clear()
+            self.batches += 1
             self.core.written(len(texts), now)
             if self._final is None:
                 if not self.core.pending:

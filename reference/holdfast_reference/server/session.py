@@ -70,10 +70,12 @@ class _Subscription:
         if link is None:
             session.core.deliver(self._id, event, lossy=True)
             return
-        if not session.core.deliver(self._id, event, lossy=link.writing):
+        lossy = link.writing
+        while not session.core.deliver(self._id, event, lossy=lossy):
             # [DEL-18]: what the socket takes makes room first.
+            batches = link.batches
             link.flush(trio.current_time())
-            session.core.deliver(self._id, event, lossy=True)
+            lossy = link.writing or link.batches == batches
         if not link.dirty:
             link.dirty = True
             session.owner.flusher.add(link)

@@ -193,6 +193,30 @@ async def test_a_replay_yields_to_live_traffic(autojump_clock: MockClock) -> Non
         assert [(await peer.next())["data"] for _ in range(1000)] == [*range(1000)]
 
 
+async def test_replays_cost_a_live_burst_nothing(autojump_clock: MockClock) -> None:
+    """[DEL-18]: a queue full of replays is written first, however little of them leaves at a time."""
+
+    def configure(config: Config) -> Config:
+        return replace(config, limits=Limits(queue=3, window=10_000))
+
+    async with client(configure) as (peer, server):
+        for n in range(30):
+            server.publish("c", n)
+        subscribes: list[Frame] = [
+            {"type": "subscribe", "id": id, "channel": "c", "last": 30} for id in range(2, 42)
+        ]
+        await peer.wire.send({"type": "subscribe", "id": 1, "channel": "nolog/live"}, *subscribes)
+        await trio.lowlevel.checkpoint()
+        for n in range(50):
+            server.publish("nolog/live", n)
+        live: list[object] = []
+        while len(live) < 51:
+            frame = await peer.next()
+            if frame["id"] == 1:
+                live.append(frame.get("data", frame["type"]))
+        assert live == ["open", *range(50)]
+
+
 async def test_a_drain_keeps_sessions_and_a_server_s_end_stops_them(autojump_clock: MockClock) -> None:
     """[SES-42] [RES-05]: 4200 keeps; what is suspended does not hold up the drain."""
 

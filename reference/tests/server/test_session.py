@@ -316,6 +316,17 @@ class TestDelivery:
             for n in range(100):
                 assert await wire.receive() == {"type": "event", "id": 1, "data": n}
 
+    async def test_an_event_larger_than_the_queue_reaches_whoever_reads(self) -> None:
+        """[DEL-18]: one after another; only a full socket makes it a gap."""
+        async with serving(lambda config: replace(config, limits=Limits(queue_bytes=100))) as house:
+            wire = await house.ready()
+            await wire.send({"type": "subscribe", "id": 1, "channel": "c"})
+            await wire.receive()
+            for _ in range(3):
+                house.server.publish("c", "x" * 1000)
+            for _ in range(3):
+                assert (await wire.receive())["type"] == "event"
+
     async def test_many_requests_in_one_segment_are_all_answered(self) -> None:
         """Slots and refusals bound what is queued, writing makes room, reading goes on."""
         async with serving() as house:
