@@ -256,6 +256,8 @@ class Watch:
         max_frame = limits.get("max_frame")
         if isinstance(max_frame, int):
             self._judge("lim/max-frame-floor", max_frame >= 4096, f"max_frame is {max_frame}")
+            if isinstance(room := limits.get("queue_bytes"), int):
+                self._judge("lim/queue-takes-a-frame", room >= max_frame, f"queue_bytes is {room}")
             ours = self._hello.get("limits")
             lowered = ours.get("max_frame") if isinstance(ours, dict) else None
             lowest = min(max_frame, lowered) if isinstance(lowered, int) else max_frame

@@ -121,6 +121,7 @@ RULES: dict[str, Rule] = {
         Rule("err/close-reason", "ERR-08", "The reason of a close frame is the name of its code."),
         Rule("lim/limits-present", "LIM-01", "Welcome advertises every limit of the session's profiles."),
         Rule("lim/max-frame-floor", "LIM-04", "The advertised max_frame is at least 4096."),
+        Rule("lim/queue-takes-a-frame", "LIM-19", "The advertised queue_bytes is at least max_frame."),
         Rule("lim/frames-fit", "LIM-05", "No frame of the server exceeds max_frame of either side."),
         Rule(
             "ver/only-negotiated",

@@ -134,6 +134,18 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "lim/small-queue",
+    violates="LIM-19",
+    killed_by="lim/queue-takes-a-frame",
+    says="queue_bytes",
+    during=["sub/each-*"],
+)
+def _(patch: Patch) -> None:
+    """Welcome advertises a queue that the largest event does not fit into."""
+    _welcome(patch, lambda limits: limits.update(queue_bytes=4095))
+
+
+@mutant(
     "lim/client-limit-ignored",
     violates="LIM-05",
     killed_by="lim/frames-fit",

@@ -245,6 +245,11 @@ def _limits(table: _Table, default: Limits) -> Limits:
         inner.end(["count", "per_ms"])
     sizes = {name: table.integer(name, getattr(default, name), *bounds) for name, bounds in _LIMITS.items()}
     table.end([*_LIMITS, "rate"])
+    if sizes["queue_bytes"] < sizes["max_frame"]:  # [LIM-19]
+        raise ConfigError(
+            f"limits.queue_bytes is {sizes['queue_bytes']}, less than limits.max_frame",
+            f"the largest event must fit: at least {sizes['max_frame']}",
+        )
     return Limits(**sizes, rate=rate)
 
 

@@ -115,6 +115,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("[server]\norigins = 'x'", "server.origins is 'x'"),
         ("[server]\nprofiles = ['nack']", "server.profiles names 'nack'"),
         ("[limits]\nmax_frame = 100", "limits.max_frame is 100"),
+        ("[limits]\nqueue_bytes = 5000", "limits.queue_bytes is 5000"),
         ("[limits]\nrate = { count = 0 }", "limits.rate.count is 0"),
         ("[limits]\nrate = 5", "limits.rate is not a table"),
         ("[timers]\nhello_ms = 40000", "timers.hello_ms is 40000"),

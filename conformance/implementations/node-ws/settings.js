@@ -39,7 +39,7 @@ export const LIMITS = {
 
 /** @type {Limits} */
 const LIMITED = {
-  ...LIMITS, max_inflight: 4, max_subscriptions: 4, queue: 16, queue_bytes: 65536,
+  ...LIMITS, max_frame: 65536, max_inflight: 4, max_subscriptions: 4, queue: 16, queue_bytes: 65536,
   window: 16, window_bytes: 65536, resume_ms: 2000, dedupe_ms: 2000, history_limit: 10,
   rate: { count: 20, per_ms: 1000 },
 };
