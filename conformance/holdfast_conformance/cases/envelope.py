@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast_conformance.case import Exchange, Expectation, Frame, Session, Test, check, without
+from holdfast_conformance.traffic import roomy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -302,6 +303,7 @@ async def every_kind_of_frame(t: Test) -> None:
     if "stream" in steps:
         stream = await alice.start("request", method=alice.script_method, stream=True, data=[["stream", 2]])
         await t.must(stream.chunk(data={"n": 1}))
+        await t.must(stream.result())
     if "drain" in steps:
         await drained(alice)
         await t.must((await alice.start("request", method=t.method("echo"))).error("draining"))
@@ -315,6 +317,7 @@ async def enc_delivered(t: Test) -> None:
     subs = [await session.subscribe(channel) for session in (alice, bob, carol)]
     if "pattern" in alice.profiles:
         subs.append(await alice.subscribe(pattern=f"{channel.rpartition('/')[0]}/*"))
+        roomy(t, subs[-1], 2)
     text = "aGVsbG8="
     for fields in ({"enc": "base64"}, {}, {"enc": "base64"}):
         await bob.publish(channel, text, **fields)

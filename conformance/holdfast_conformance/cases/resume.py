@@ -10,7 +10,7 @@ from holdfast_conformance.case import Session, Test, check
 from holdfast_conformance.frames import Opcode, close_payload, encode
 from holdfast_conformance.lives import pause, secluded, tight_session
 from holdfast_conformance.logs import arrived
-from holdfast_conformance.traffic import account, number, pour, reached, script, upcoming
+from holdfast_conformance.traffic import account, number, pour, reached, roomy, script, upcoming
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,6 +156,7 @@ async def seq_acknowledges(t: Test) -> None:
     window = alice.limit("window")
     channel = t.channel()
     sub = await alice.subscribe(channel)
+    roomy(t, sub, window)
     events = [await t.emit(channel) for _ in range(2 * window - 1)]
     for event in events[: window - 1]:
         await sub.gets(event)

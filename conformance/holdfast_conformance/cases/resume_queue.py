@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast_conformance.case import Test, check, without
 from holdfast_conformance.lives import pause
 from holdfast_conformance.logs import arrived
-from holdfast_conformance.traffic import account, close_window, narrow_session, pattern_over, pour
+from holdfast_conformance.traffic import account, close_window, narrow_session, pattern_over, pour, roomy
 
 MOST = 600
 """Events of a queue that a check is willing to overfill."""
@@ -24,6 +24,7 @@ async def pattern_after_fewer_permissions(t: Test) -> None:
     if pattern is None:
         raise t.unverified("let `open` and `restricted` under [channels] have the same number of segments")
     sub = await alice.subscribe(pattern=pattern)
+    roomy(t, sub, 2)
     await t.control(sub.gets(await t.emit(secret, by=twin)))
     await pause(alice)
     ghost, news = await t.emit(secret, by=twin), await t.emit(public, by=twin)
@@ -95,6 +96,7 @@ async def queued_gap(t: Test) -> None:
     end += queue + 2
     await t.until(publisher, arrived(witness, end - 1), "the events at the witness", requirement="SUB-05")
     new = await t.resume(narrow)
+    await new.subscribe(t.channel())  # its `open` comes behind everything that was queued
     await publisher.publish(channel, {"n": end})
     await t.until(new, arrived(sub, end), "the newest event", requirement="SUB-05")
     hint = "a gap in the queue is kept like every frame there"
