@@ -30,9 +30,10 @@ from holdfast_reference.server.link import Link
 from mutants.harness import Patch, judge, world
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from holdfast_conformance.report import Report
+    from holdfast_reference.config import Config
     from holdfast_reference.protocol.events import Event
     from holdfast_reference.server.transport import MemoryTransport, Transport
 
@@ -123,6 +124,33 @@ def _tiny(patch: Patch) -> None:
         window_bytes=4096, ack_delay_ms=20, history_limit=2,
     )  # fmt: skip
     patch.config = lambda config: replace(config, limits=limits)
+
+
+def _cramped(
+    patch: Patch, lower: Callable[[Limits], Limits], *, events: int = 0, profiles: Sequence[str] = ()
+) -> None:
+    """Low limits for everybody.
+
+    Args:
+        lower: changes limits.
+        events: the length of a log, 0 for the usual one.
+        profiles: what is offered, by default everything.
+    """
+
+    def change(config: Config) -> Config:
+        tokens = tuple(
+            token if token.limits is None else replace(token, limits=lower(token.limits))
+            for token in config.tokens
+        )
+        return replace(
+            config,
+            tokens=tokens,
+            limits=lower(config.limits),
+            retention=replace(config.retention, events=events or config.retention.events),
+            profiles=frozenset(profiles or config.profiles),
+        )
+
+    patch.config = change
 
 
 def _profiles(*names: str) -> Callable[[Patch], None]:
@@ -252,6 +280,7 @@ def _late_results(patch: Patch) -> None:
 
 _slow = partial(Slow, least=0.2, most=0.2)
 _jittery = partial(Slow, least=0, most=0.08)
+_near = partial(Slow, least=0.01, most=0.02)
 
 VARIANTS: Final = {
     variant.name: variant
@@ -266,6 +295,23 @@ VARIANTS: Final = {
         Variant("legal/chatty", "unknown members everywhere, and frames of unknown types", _chatty),
         Variant("legal/other-texts", "error messages in other languages", _other_texts),
         Variant("legal/tiny-limits", "the smallest numbers that are of any use", _tiny),
+        Variant(
+            "legal/one-at-a-time",
+            "one frame without an ack, one request at a time, pages of one event",
+            partial(_cramped, lower=lambda old: replace(old, window=1, max_inflight=1, history_limit=1)),
+        ),
+        Variant(
+            "legal/queue-of-one",
+            "a client that reads loses events, too, and there is no log",
+            partial(_cramped, lower=lambda old: replace(old, queue=1, window=1), profiles=without("history")),
+        ),
+        Variant(
+            "legal/forgets",
+            "logs of five events, and neither sessions nor keys outlive a round trip",
+            partial(_cramped, lower=lambda old: replace(old, resume_ms=1, dedupe_ms=1), events=5),
+            rewire=_near,
+            floods=False,
+        ),
         Variant("legal/no-log", "history, and no channel that has a log", _no_log),
         Variant("legal/trims-at-once", "logs that hold nothing", _trims_at_once),
         Variant("legal/cursors-vary", "another cursor for a place each time", _cursors_vary),
