@@ -146,6 +146,17 @@ def _(patch: Patch) -> None:
     _on_resumed(patch, lambda core, session: setattr(session, "_max_out", core._max_out))
 
 
+@mutant("res/rate-begins-anew", violates="RES-37", killed_by="res/rate-goes-on", says="within the rate")
+def _(patch: Patch) -> None:
+    """Each connection has a full bucket."""
+
+    def refill(_: Connection, session: Session) -> None:
+        if session.bucket is not None:
+            session.bucket.level = session.bucket.rate.count
+
+    _on_resumed(patch, refill)
+
+
 # The queue
 
 
@@ -338,3 +349,28 @@ def _(patch: Patch) -> None:
 
 def _suspended(sessions: Sessions) -> list[Session]:
     return [session for waiting in sessions._suspended.values() for session in waiting.values()]
+
+
+@mutant(
+    "res/late-hellos-prolong",
+    violates="RES-19",
+    killed_by="res/late-hellos-prolong-nothing",
+    says="the session was resumed",
+)
+def _(patch: Patch) -> None:
+    """A hello that comes too late shows that somebody is there, and the session is kept for longer."""
+
+    def resume(
+        original: Callable[..., Decision],
+        self: Sessions,
+        wanted: Resume,
+        grant: Grant,
+        profiles: frozenset[str],
+        now: float,
+    ) -> Decision:
+        session = self._sessions.get(_digest(wanted.session))
+        if session in _suspended(self) and wanted.attempt <= session.attempt:
+            session.ends_at = now + session.limits.resume_ms / 1000
+        return original(self, wanted, grant, profiles, now)
+
+    patch.wrap(Sessions, "resume", resume)

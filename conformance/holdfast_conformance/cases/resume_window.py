@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from holdfast_conformance.case import Exchange, Session, Test, check
+from holdfast_conformance.case import Exchange, Frame, Session, Test, check
 from holdfast_conformance.traffic import close_window, narrow_session, pour, reached
 
 LARGEST = 1 << 20
@@ -16,6 +16,9 @@ LARGEST = 1 << 20
 
 MANY = 40
 """Frames that are left without an ack, where the window allows so many."""
+
+BURST = 200
+"""Frames that a check is willing to send to use up a rate."""
 
 SIZE = 6000
 """Bytes of an event that is too large for a client that takes 4096."""
@@ -153,3 +156,40 @@ async def max_frame_stays(t: Test) -> None:
 def more_than(sub: Exchange, n: int) -> bool:
     """Return whether a subscription has received more than `n` frames."""
     return len(sub.frames) > n
+
+
+@check("res/rate-goes-on", covers="RES-37", needs=["resume", "pubsub"])
+async def rate_goes_on(t: Test) -> None:
+    """The rate of a session goes on where it was: a resume brings no new tokens."""
+    before = t.now()
+    session = await t.session("limited" if "limited" in t.bench.target.identities else None)
+    limits = session.welcome["limits"]
+    rate = limits.get("rate") if isinstance(limits, dict) else None
+    if not isinstance(rate, dict):
+        raise t.not_applicable("`welcome` advertises no `rate`")
+    count, per_second = int(rate["count"]), rate["count"] * 1000 / rate["per_ms"]
+    if count > BURST:
+        raise t.unverified(
+            "the rate is too generous to be used up; add an identity `limited` with a small one"
+        )
+    accepted = 0
+    for _ in range(3):
+        session.paced = False
+        frames = [session.frame("publish", channel=t.channel(), data=n) for n in range(count)]
+        await session.pipeline(*frames)
+        for frame in frames:
+            end = await session.exchange(frame).terminal()
+            accepted += not is_limited(end)
+        session = await t.resume(session)
+    elapsed = t.now() - before
+    t.that(
+        accepted <= count + elapsed * per_second + 1,
+        f"{accepted} frames in {elapsed * 1000:.0f} ms were within the rate, on three connections",
+        hint="the bucket belongs to the session",
+    )
+
+
+def is_limited(end: Frame) -> bool:
+    """Return whether a terminal is `rate_limited`."""
+    error = end.get("error")
+    return isinstance(error, dict) and error.get("code") == "rate_limited"
