@@ -112,6 +112,7 @@ async def before(t: Test) -> None:
                 requirement="HIS-25",
             )
             due = list(range(max(0, place - limit), place))
+            t.equal(numbers(read)[-1:], due[-1:], f"the last event on {what}", frame=read.frame)
             t.equal(len(read.events), len(due), f"events on {what}", frame=read.frame, requirement="HIS-45")
             t.equal(
                 numbers(read),

@@ -87,6 +87,7 @@ async def each_event_once(t: Test) -> None:
     publisher = await t.session(name="publisher")
     channel, total = t.channel(), 400
     subs = [await alice.subscribe(channel), await alice.subscribe(channel), await bob.subscribe(channel)]
+    roomy(t, subs[0], 2)
     await pour(t, publisher, channel, total)
     for sub in subs:
         await t.until(sub.session, reached(sub, total - 1), "the last event", requirement="SUB-05")
