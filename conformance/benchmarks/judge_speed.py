@@ -3,7 +3,8 @@
     python conformance/benchmarks/judge_speed.py [PUBLISHES]
 
 Eight publishers on two channels, of which one has two subscribers and the other one; one session is cut and
-resumed all the time. `cpu_seconds` is the judging of rows in memory; `reading_cpu_s` the reading of the file.
+resumed all the time. `cpu_seconds` and `wall_seconds` are the judging of rows in memory, `parsing_cpu_s` what
+it takes to get them out of their file before; the schema of each row is not checked here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from holdfast_conformance.explore.history import FORMAT, write
+from holdfast_conformance.explore.history import FORMAT, kept, write
 from holdfast_conformance.explore.judge import judge
 
 if TYPE_CHECKING:
@@ -98,18 +99,19 @@ def made(publishes: int) -> list[Row]:
 
 def main() -> None:
     """Judge one large history and print the line."""
-    rows = made(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)
+    publishes = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.jsonl"
-        write(path, rows)
+        write(path, made(publishes))
         size = path.stat().st_size
         began = time.process_time()
-        rows = [json.loads(line) for line in path.open(encoding="utf-8")]
-        reading = time.process_time() - began
+        with kept(), path.open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        parsing = time.process_time() - began
     gc.collect()
-    began = time.process_time()
+    wall, began = time.perf_counter(), time.process_time()
     found = judge(rows)
-    seconds = time.process_time() - began
+    seconds, wall = time.process_time() - began, time.perf_counter() - wall
     line = {
         "benchmark": "judge_speed",
         "publishes": found.counts["publishes"],
@@ -120,7 +122,8 @@ def main() -> None:
         "anomalies": len(found.found),
         "order": found.order,
         "cpu_seconds": round(seconds, 2),
-        "reading_cpu_s": round(reading, 2),
+        "wall_seconds": round(wall, 2),
+        "parsing_cpu_s": round(parsing, 2),
         "load_average": os.getloadavg()[0],
     }
     print(json.dumps(line))

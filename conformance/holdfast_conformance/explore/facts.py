@@ -136,6 +136,7 @@ class Subscription:
 class Life:
     """One session of a client, from its first welcome to the last connection on which it was attached.
 
+    `most` is the highest `seq` for which its window has room.
     `proofs` are pairs (moment, row): everything that took effect before the moment had arrived by the row.
     Once it is `broken`, by a frame that is missing, nothing that follows says anything new.
     """
@@ -148,6 +149,7 @@ class Life:
     dedupe_ms: int = 0
     window: int = 0
     acked: int = 0
+    most: float = float("inf")
     got: int = 0
     frames: dict[int, Said] = field(default_factory=dict)
     last_id: int = 0
@@ -194,6 +196,15 @@ class Facts:
     cursors: dict[str, dict[str, Publish | Place]] = field(default_factory=lambda: defaultdict(dict))
     profiles: set[str] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
+
+    def let_go(self) -> None:
+        """Open every circle of references, so that all goes at once and leaves the collector no work."""
+        for publish in self.publishes.values():
+            publish.exchanges.clear()
+        for subscription in self.subscriptions:
+            subscription.exchange.subscription = None
+        for life in self.lives:
+            life.exchanges.clear()
 
     def place(self, channel: str, cursor: str) -> Place | None:
         """Return what a cursor names, as far as this history tells."""

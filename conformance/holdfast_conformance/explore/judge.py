@@ -8,13 +8,13 @@ listened to: a fence, or a client that was attached long enough.
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
 from .facts import NEVER, Gap, Place
+from .history import kept
 from .order import consistent, inversion, order, precedes
 from .pages import judge_pages
 from .reading import Reading
@@ -70,15 +70,13 @@ class _Run:
 
 def judge(rows: Sequence[Row]) -> Judgement:
     """Judge a history that `history.validate` accepts."""
-    collecting = gc.isenabled()
-    gc.disable()  # half of the time would go into looking for garbage among millions of facts that are none
-    try:
+    with kept():  # half of the time would go into looking for garbage
         reading = Reading(rows)
         reading.read()
-        return _Judge(reading, rows).judge()
-    finally:
-        if collecting:
-            gc.enable()
+        judgement = _Judge(reading, rows).judge()
+        reading.facts.let_go()
+        del reading
+    return judgement
 
 
 class _Judge:

@@ -82,7 +82,8 @@ class Reading:
         self._conns[conn.number] = conn
         if resume is not None and previous is not None:
             previous.newest_conn = conn.number
-            previous.acked = max(previous.acked, resume["seq"])
+            if resume["seq"] > previous.acked:
+                self._acknowledged(previous, resume["seq"])
 
     def _call(self, i: int, row: Row) -> None:
         frame = row["frame"]
@@ -130,12 +131,17 @@ class Reading:
             return
         elif type == "ack":
             if frame["seq"] > life.acked:
-                life.acked = frame["seq"]
+                self._acknowledged(life, frame["seq"])
         elif type == "cancel":
             exchange = life.exchanges.get(frame["of"])
             if exchange is not None and exchange.cancelled == NEVER:
                 exchange.cancelled = i
                 self._counts["cancels"] += 1
+
+    def _acknowledged(self, life: Life, seq: int) -> None:
+        life.acked = seq
+        if life.window:
+            life.most = seq + life.window
 
     def _return(self, i: int, row: Row) -> None:
         exchange = self._lives[row["client"]][row["life"] - 1].exchanges[row["id"]]
@@ -199,7 +205,7 @@ class Reading:
             return
         seq = said.get("seq")
         if seq is not None:
-            if seq == conn.next and life.got < seq and (not life.window or seq <= life.acked + life.window):
+            if seq == conn.next and life.got < seq <= life.most:
                 conn.next = seq + 1
                 conn.first = False
                 life.got = seq
@@ -252,6 +258,7 @@ class Reading:
                 principal += f" {number}"
             life = Life(conn.client, number, principal, i)
             life.window, life.dedupe_ms = limits.get("window", 0), limits.get("dedupe_ms", 0)
+            self._acknowledged(life, 0)
             conn.next = 1
             conn.first = False
             lives.append(life)
@@ -315,7 +322,7 @@ class Reading:
                 )
             self._counts["resent"] += 1
             return False
-        if life.window and seq > life.acked + life.window:
+        if seq > life.most:
             message = f"{life.name} had acknowledged {life.acked} of a window of {life.window} and got {seq}"
             self.accuse("ack-regression", "DEL-22", message, i)
         life.got = seq
@@ -344,15 +351,12 @@ class Reading:
             subscription.start = None
 
     def _name_event(self, channel: str, cursor: str, event: Publish, i: int) -> None:
-        """Remember the place just after an event; accuse when its cursor stands for another event already."""
-        named = self.facts.cursors[channel]
-        known = named.setdefault(cursor, event)
-        if known is event:
-            return
+        """Remember the place just after an event, of which something is known; accuse if it is an event."""
+        known = self.facts.cursors[channel][cursor]
         if isinstance(known, Publish):
             message = f"one cursor stands for {known.token} and for {event.token}"
             self.accuse("cursor-lie", "HIS-21", message, i)
-        named[cursor] = event
+        self.facts.cursors[channel][cursor] = event
 
     def _name_place(self, channel: str, cursor: str, place: Place) -> None:
         """Remember a place of which only the moment is known, unless more is known of it."""
@@ -409,7 +413,11 @@ class Reading:
             message = f"{event.token} came after the pong that proves it had been written"
             self.accuse("fence-lie", "DEL-15", message, conn.fence, conn.fence_row, i)
         cursor = said.get("cursor")
-        if cursor is not None and subscription.has_log:
+        if (
+            cursor is not None
+            and subscription.has_log
+            and self.facts.cursors[channel].setdefault(cursor, event) is not event
+        ):
             self._name_event(channel, cursor, event, i)
         if event.seen > i:
             event.seen = i
@@ -445,7 +453,11 @@ class Reading:
     def _published(self, i: int, data: dict[str, object], exchange: Exchange) -> None:
         publish, cursor = exchange.publish, data.get("cursor")
         assert publish is not None
-        if isinstance(cursor, str) and "history" in self.facts.profiles:
+        if (
+            type(cursor) is str
+            and "history" in self.facts.profiles
+            and self.facts.cursors[publish.channel].setdefault(cursor, publish) is not publish
+        ):
             self._name_event(publish.channel, cursor, publish, i)
         if publish.dedupe:
             self._dedupe(i, data.get("duplicate") is True, exchange, publish)
