@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
-    from holdfast_reference.backends.base import Authenticator, Broker
+    from holdfast_reference.backends.base import Authenticator, Broker, Published
     from holdfast_reference.config import Config
     from holdfast_reference.protocol.effects import Ended, Supersede
+    from holdfast_reference.protocol.errors import ExchangeError
     from holdfast_reference.server.methods import Call
     from holdfast_reference.server.transport import Transport
 
@@ -106,9 +107,19 @@ class Server:
 
         return register
 
-    def publish(self, channel: str, data: object) -> None:
-        """Publish an event as the server itself."""
-        self.broker.publish(Event(channel, encode_data(data)))
+    def publish(
+        self,
+        channel: str,
+        data: object,
+        done: Callable[[Published | ExchangeError], None] | None = None,
+    ) -> None:
+        """Publish an event as the server itself.
+
+        Args:
+            done: told the outcome, at once or later; with a log in a file an event can fail with `unavailable`,
+                and nobody but `done` is told.
+        """
+        self.broker.publish(Event(channel, encode_data(data)), None, done)
 
     async def serve(
         self, *, task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 from holdfast_reference.protocol import Limits, Timers
+from holdfast_reference.protocol.logs import Published
 from tests.wire import Wire, serving
 
 if TYPE_CHECKING:
@@ -89,8 +90,10 @@ async def test_handlers_and_subscriptions_go_on(autojump_clock: MockClock) -> No
         assert (await peer.connect())["last_id"] == 2
         assert (await peer.next())["data"] == "meanwhile"
         assert (await peer.next())["id"] == 2
-        server.publish("c", "live")
+        outcomes: list[object] = []
+        server.publish("c", "live", outcomes.append)
         assert (await peer.next())["data"] == "live"
+        assert [type(outcome) for outcome in outcomes] == [Published]
 
 
 async def test_a_stream_waits_for_its_client(autojump_clock: MockClock) -> None:
