@@ -116,7 +116,7 @@ class Server:
         """Publish an event as the server itself.
 
         Args:
-            done: told the outcome, at once or later; with a log in a file an event can fail with `unavailable`,
+            done: told the outcome, at once or later: where logs are in a file it may be `unavailable`,
                 and nobody but `done` is told.
         """
         self.broker.publish(Event(channel, encode_data(data)), None, done)
