@@ -282,10 +282,11 @@ async def bounded_memory(
         await pour_part(n)
         sizes.append(t.resident_bytes())
     # A heap grows by leaps and then stays, and what is free from before hides growth for a while; what keeps
-    # every event grows with nearly each of the last parts.
+    # every event grows with nearly each of the last parts, and gives nothing back in between.
     steps = [after - before for before, after in pairwise(sizes)]
+    last = steps[-3:]
     t.that(
-        sorted(steps[-3:])[1] < part // 2 or sizes[-1] - sizes[0] < bound + part,
+        sorted(last)[1] < part // 2 or sum(last) < 3 * part // 2 or sizes[-1] - sizes[0] < bound + part,
         f"the memory grows with every event for {whom}: {part >> 20} MB of events each took "
         f"{[step >> 20 for step in steps]} MB; the limits allow {bound >> 10} kB in all",
         hint=hint,
