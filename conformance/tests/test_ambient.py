@@ -12,7 +12,7 @@ from holdfast_conformance.expect import Frame
 from holdfast_conformance.journal import Journal
 
 HELLO = '{"type":"hello","profiles":["rpc","pubsub","pattern"],"auth":{"token":"tok-secret"}}'
-LIMITS = {"max_frame": 8192, "max_inflight": 4, "max_subscriptions": 4, "queue": 9, "queue_bytes": 999}
+LIMITS = {"max_frame": 8192, "max_inflight": 4, "max_subscriptions": 4, "queue": 9, "queue_bytes": 8192}
 WELCOME: dict[str, object] = {
     "type": "welcome",
     "conn": "c-1",
