@@ -425,6 +425,50 @@ def _(patch: Patch) -> None:
     trusting(patch)
 
 
+@mutant(
+    "sub/later-one-first",
+    violates="SUB-29",
+    killed_by="sub/answers-show-the-order",
+    says="in their order",
+)
+def _(patch: Patch) -> None:
+    """Each second event of a channel overtakes the one before it."""
+    kept: dict[str, Event] = {}
+
+    def publish(original: Callable[..., None], self: Fanout, event: Event) -> None:
+        if event.channel not in kept:
+            kept[event.channel] = event
+            return
+        original(self, event)
+        original(self, kept.pop(event.channel))
+
+    patch.wrap(Fanout, "_deliver", publish)
+    trusting(patch)
+
+
+@mutant(
+    "sub/newest-event-again", violates="SUB-28", killed_by="sub/nothing-from-before", says="must not come"
+)
+def _(patch: Patch) -> None:
+    """A new subscription begins with the newest event of its channel."""
+    newest: dict[str, Event] = {}
+
+    def publish(original: Callable[..., None], self: Fanout, event: Event) -> None:
+        newest[event.channel] = event
+        original(self, event)
+
+    def opened(original: Callable[..., Effects], self: CoreSession, id: int, *rest: object) -> Effects:
+        effects = original(self, id, *rest)
+        exchange = self.exchanges.running.get(id)
+        if exchange is not None and exchange.name in newest:
+            self.deliver(id, newest[exchange.name], lossy=True)
+        return effects
+
+    patch.wrap(Fanout, "_deliver", publish)
+    patch.wrap(CoreSession, "opened", opened)
+    trusting(patch)
+
+
 def _like(patch: Patch, normal: Callable[[str], str]) -> None:
     """Let the broker find channels by a form of their names."""
 

@@ -187,7 +187,7 @@ CASES = {
         !a got event id=1 t=b.1
         a fence
     """),
-    "against the order of their results": ("reorder", "SUB-08", PLAIN, OPEN + """
+    "against the order of their results": ("reorder", "SUB-29", PLAIN, OPEN + """
         c join
         b publish 1 x b.1
         =a got event id=1 t=b.1
@@ -260,7 +260,7 @@ CASES = {
         !a got result id=1 t=a.2
         =a got result id=1 t=a.1
     """),
-    "older than the subscription": ("ghost", "DEL-01", PLAIN, """
+    "older than the subscription": ("ghost", "SUB-28", PLAIN, """
         a join
         b join
         =a call subscribe 1 channel=x

@@ -352,3 +352,29 @@ async def bystander_hears_nothing(t: Test) -> None:
     t.that(
         not heard, "the bystander got a frame that concerns somebody else", frame=heard[0] if heard else None
     )
+
+
+@check("sub/nothing-from-before", covers="SUB-28", needs=["pubsub"])
+async def nothing_from_before(t: Test) -> None:
+    """An event whose publish was answered before a subscription was asked for does not come on it."""
+    alice, bob = await t.session(name="alice"), await t.session(name="bob")
+    channel = t.channel()
+    early = await t.emit(channel, by=bob)
+    await alice.subscribe(channel)
+    await t.control(alice.gets(await t.emit(channel, by=bob)))
+    await t.must_not(alice.gets(early), hint="old events come when `since` or `last` asks for them")
+
+
+@check("sub/answers-show-the-order", covers="SUB-29", needs=["pubsub"])
+async def answers_show_the_order(t: Test) -> None:
+    """An event whose publish was answered comes before one that somebody published after that."""
+    alice = await t.session(name="alice")
+    writers = [await t.session(name=name) for name in ("bob", "carol")]
+    channel = t.channel()
+    sub = await alice.subscribe(channel)
+    for _ in range(2):
+        written = [await t.emit(channel, by=writer) for writer in writers]
+        for event in written:
+            await sub.gets(event)
+    heard = [frame.get("data") for frame in sub.frames if frame.type == "event"]
+    t.equal(heard[-2:], [event.data for event in written], "the last two events, in their order")

@@ -92,7 +92,7 @@ KINDS = {
             "Events of one channel came in an order that contradicts how they were published, or what others "
             "saw.",
             ("order",),
-            ("SUB-08", "SUB-12", "HIS-21"),
+            ("SUB-08", "SUB-12", "SUB-29", "HIS-21"),
         ),
         Kind(
             "phantom",
@@ -117,7 +117,7 @@ KINDS = {
             "An event was delivered to a subscription that was surely not open when it was "
             "published, or had ended.",
             ("integrity",),
-            ("RPC-02", "SUB-02", "DEL-01"),
+            ("RPC-02", "SUB-02", "SUB-28", "DEL-01"),
         ),
         Kind(
             "double-reply",

@@ -221,7 +221,7 @@ class _Judge:
     def _ghost(self, event: Publish, index: int, subscription: Subscription) -> None:
         message = f"{event.token} took effect before {subscription.name} was asked for, and reached it"
         self._accuse(
-            "ghost", "DEL-01", message, event.done, subscription.exchange.call, subscription.rows[index]
+            "ghost", "SUB-28", message, event.done, subscription.exchange.call, subscription.rows[index]
         )
 
     def _refused(self, publish: Publish) -> None:
@@ -260,7 +260,7 @@ class _Judge:
                     f"{run.subscription.name} got {latest.token} before {event.token}, "
                     "whose result was there before the other was published"
                 )
-                self._accuse("reorder", "SUB-08", message, event.done, latest.call, row)
+                self._accuse("reorder", "SUB-29", message, event.done, latest.call, row)
                 told = True
             if latest is None or event.call > latest.call:
                 latest = event
