@@ -76,7 +76,9 @@ async def read_on(
 async def loses_once(t: Test, narrow: Session, sub: Exchange, channel: str) -> None:
     """Assert that two overflows behind a closed window leave one gap, in the right place."""
     publisher = await t.session(name="publisher")
+    witness = await publisher.subscribe(channel)
     end = await overflow(t, narrow, publisher, sub, channel, times=2)
+    await t.until(publisher, arrived(witness, end - 1), "the events at the witness", requirement="SUB-05")
     await read_on(t, narrow, publisher, sub, channel, end)
     gaps = [frame for frame in sub.frames if frame.type == "gap"]
     hint = "while the gap of a subscription is queued, raise its `missed` and queue no other"
