@@ -269,11 +269,11 @@ def _late_results(patch: Patch) -> None:
         self: MemoryBroker,
         event: Event,
         dedupe: object = None,
-        answer: Callable[..., None] = lambda outcome: None,
+        answer: Callable[..., None] | None = None,
     ) -> Callable[[], None]:
         outcomes: list[object] = []
         original(self, event, dedupe, outcomes.append)
-        return lambda: answer(*outcomes)
+        return lambda: None if answer is None else answer(*outcomes)
 
     _later(patch, "publish", publish)
 
