@@ -232,6 +232,7 @@ class Link:
     async def _dial(self, fresh: bool, *, read: bool, over: bool = False) -> bool:
         scene, identity = self._scene, self._identity
         headers = identity.headers if identity is not None else ()
+        writing = self._writing if over else trio.Lock()  # only a living one can be written on
         stream = await scene.endpoint.stream(None)
         try:
             response, trailing = await scene.endpoint.handshake(stream, headers=headers)
@@ -239,11 +240,12 @@ class Link:
                 self._why = f"the answer to the handshake was {response.status}"
                 await trio.aclose_forcefully(stream)
                 return False
+            await writing.acquire()
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             raise
-        async with self._writing if over else trio.Lock():  # only a living one can be written on
+        try:
             return await self._greet(
                 Peer(
                     self.name,
@@ -258,6 +260,8 @@ class Link:
                 fresh or "resume" not in self.offered or self._session is None,
                 read=read,
             )
+        finally:
+            writing.release()
 
     async def _greet(self, peer: Peer, fresh: bool, *, read: bool) -> bool:
         """Say hello on a new connection and take its welcome, unless it gets lost."""

@@ -72,20 +72,27 @@ async def _play(
 ) -> list[Anomaly]:
     """Let all clients act and settle; return what the rules of each frame have to say."""
     performance.problem = f"it did not end within {LONGEST:g} s"
-    with trio.move_on_after(LONGEST):
-        async with trio.open_nursery() as nursery:
-            scene = Scene(target, endpoint, performance.plan, run, recorder, nursery)
-            actors = [Actor(scene, client) for client in performance.plan["clients"]]
-            for actor in actors:
-                nursery.start_soon(actor.link.write)
-            for act in ("play", "answered", "proven", "ended"):
-                async with trio.open_nursery() as stage:
-                    for actor in actors:
-                        stage.start_soon(getattr(actor, act))
-            for actor in actors:
-                await actor.link.leave()
-            performance.problem = target.mask("; ".join(actor.gone for actor in actors if actor.gone))
-            nursery.cancel_scope.cancel()
+    scene: Scene | None = None
+    try:
+        with trio.move_on_after(LONGEST):
+            async with trio.open_nursery() as nursery:
+                scene = Scene(target, endpoint, performance.plan, run, recorder, nursery)
+                actors = [Actor(scene, client) for client in performance.plan["clients"]]
+                for actor in actors:
+                    nursery.start_soon(actor.link.write)
+                for act in ("play", "answered", "proven", "ended"):
+                    async with trio.open_nursery() as stage:
+                        for actor in actors:
+                            stage.start_soon(getattr(actor, act))
+                for actor in actors:
+                    await actor.link.leave()
+                performance.problem = target.mask("; ".join(actor.gone for actor in actors if actor.gone))
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            for peer in scene.peers if scene is not None else ():
+                await peer.leave()
+    assert scene is not None
     return [
         Anomaly("broken-rule", rule, violations[0].message, (len(recorder.rows) - 1,), "integrity")
         for rule, violations in scene.ambient.violations.items()
