@@ -362,10 +362,8 @@ class Outgoing:
             room = self._unacked_bytes + self.size + SEQ_ROOM * more <= limits.window_bytes
             if not room or seq + more > self.acked + limits.window:
                 return self._peek_singly(size)
-            texts = []
-            for _, _, head, tail, _ in queue:
-                seq += 1
-                texts.append(b'%b,"seq":%d%b' % (head, seq, tail))
+            numbered = enumerate(queue, seq + 1)
+            texts = [b'%b,"seq":%d%b' % (head, seq, tail) for seq, (_, _, head, tail, _) in numbered]
         self._peeked = texts
         return self._urgent + texts if self._urgent else texts
 
@@ -471,10 +469,16 @@ class Outgoing:
         Spec: [DEL-27].
         """
         self.check_ack(seq)
-        while self.acked < seq:
-            self.acked += 1
-            self._unacked_bytes -= len(self.unacked.popleft())
-        self._again = min(self._again, len(self.unacked))
+        if seq <= self.acked:
+            return
+        unacked = self.unacked
+        if seq == self.sent:
+            unacked.clear()
+            self._unacked_bytes = 0
+        else:
+            self._unacked_bytes -= sum(len(unacked.popleft()) for _ in range(seq - self.acked))
+        self.acked = seq
+        self._again = min(self._again, len(unacked))
         if self.full or self._refused_bytes:
             self._look()
 
