@@ -258,7 +258,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "cuts",
         "I2",
         Outgoing.written,
-        {"self.unacked += self._peeked": "pass"},
+        {"self.unacked.append(text)": "pass"},
     ),
     Bug(
         "server: each connection counts from what was acknowledged",

@@ -362,8 +362,10 @@ class Outgoing:
             room = self._unacked_bytes + self.size + SEQ_ROOM * more <= limits.window_bytes
             if not room or seq + more > self.acked + limits.window:
                 return self._peek_singly(size)
-            numbered = enumerate(queue, seq + 1)
-            texts = [b'%b,"seq":%d%b' % (head, seq, tail) for seq, (_, _, head, tail, _) in numbered]
+            texts = []
+            for _, _, head, tail, _ in queue:
+                seq += 1
+                texts.append(b'%b,"seq":%d%b' % (head, seq, tail))
         self._peeked = texts
         return self._urgent + texts if self._urgent else texts
 
@@ -420,8 +422,9 @@ class Outgoing:
         if count == len(queue) and not (self._odd or self._again):
             if self._sequenced:
                 self.sent += count
-                self.unacked += self._peeked
-                self._unacked_bytes += sum(map(len, self._peeked))
+                for text in self._peeked:  # mostly one
+                    self.unacked.append(text)
+                    self._unacked_bytes += len(text)
             queue.clear()
             self.counts = [0] * _KINDS
             self.size = self._event_bytes = self._refused_bytes = 0
