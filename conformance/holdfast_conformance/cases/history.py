@@ -6,7 +6,7 @@ import trio
 
 from holdfast_conformance.case import Test, check
 from holdfast_conformance.lives import tight_session
-from holdfast_conformance.logs import Row, cursor_of, numbers, opened, page, recovers, row
+from holdfast_conformance.logs import Page, Row, cursor_of, numbers, opened, page, recovers, row
 from holdfast_conformance.traffic import account, pour, reached
 
 SMALL = 4096
@@ -65,6 +65,12 @@ async def page_carries_enc(t: Test) -> None:
         place = read.end
 
 
+def holds_at_most(t: Test, read: Page, limit: int, what: str) -> None:
+    """State that a page, called `what`, has no more events than it was asked for."""
+    count = len(read.events)
+    t.that(count <= limit, f"{what} has {count}", frame=read.frame, requirement="HIS-25")
+
+
 @check("his/after", covers=["HIS-22", "HIS-26", "HIS-25", "HIS-45"], needs=["history"])
 async def after(t: Test) -> None:
     """A page `after` a place begins with the event that follows it; `more` tells whether others follow."""
@@ -76,12 +82,7 @@ async def after(t: Test) -> None:
                 continue
             read = await page(alice, written.channel, after=written.places[place], limit=limit)
             what = f"the page of {limit} behind event {place - 1}"
-            t.that(
-                len(read.events) <= limit,
-                f"{what} has {len(read.events)}",
-                frame=read.frame,
-                requirement="HIS-25",
-            )
+            holds_at_most(t, read, limit, what)
             due = list(range(place, min(5, place + limit)))
             t.equal(len(read.events), len(due), f"events on {what}", frame=read.frame, requirement="HIS-45")
             t.equal(numbers(read), due, what, frame=read.frame)
@@ -105,12 +106,7 @@ async def before(t: Test) -> None:
                 continue
             read = await page(alice, written.channel, before=written.places[place], limit=limit)
             what = f"the page of {limit} that leads up to event {place - 1}"
-            t.that(
-                len(read.events) <= limit,
-                f"{what} has {len(read.events)}",
-                frame=read.frame,
-                requirement="HIS-25",
-            )
+            holds_at_most(t, read, limit, what)
             due = list(range(max(0, place - limit), place))
             t.equal(numbers(read)[-1:], due[-1:], f"the last event on {what}", frame=read.frame)
             t.equal(len(read.events), len(due), f"events on {what}", frame=read.frame, requirement="HIS-45")

@@ -96,7 +96,8 @@ class Actor:
             if "fence" in self.link.offered:
                 if await self._round_trip():
                     return
-                await trio.sleep(0.002)  # held back, or lost with the connection
+                # Held back, or lost with the connection: nothing announces the end of that, so ask again.
+                await trio.sleep(0.002)
             elif await self._quiet():
                 return
 

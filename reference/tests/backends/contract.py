@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -125,11 +126,12 @@ def last_row(broker: Broker, channel: str) -> tuple[bytes, str]:
     return newest.tail, newest.exclude
 
 
-class BrokerContract:
+class BrokerContract(ABC):
     """Subclass it, and say how a broker is made."""
 
+    @abstractmethod
     def make(self, retention: Retention, clock: Callable[[], float]) -> Broker:
-        raise NotImplementedError
+        """A new broker of the engine that the subclass is about."""
 
     @asynccontextmanager
     async def running(
