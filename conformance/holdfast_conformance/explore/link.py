@@ -283,9 +283,7 @@ class Link:
             self._peer = None
         await peer.send(hello)
         if not read:
-            await trio.sleep(
-                0.002
-            )  # the welcome is lost on its way, or before it is made
+            await trio.sleep(0.002)  # the welcome is lost on its way, or before it is made
             self._record("fault", conn, fault="lost-welcome")
             await peer.abort()
             self._record("end", conn, how="lost")
